@@ -8,8 +8,10 @@
 #[path = "support/results.rs"]
 mod results;
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,8 @@ use shaper::netlink::{Request, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
 use shaper::tree::{
-    Bits, Class, Family, Mark, Match, OwnerTable, Pref, Program, Quantum, Role, Sockets, TagHelper,
-    U32Rule, U32Rules,
+    Bits, Cgroup, Class, Family, Mark, Match, OwnerTable, Pref, Program, Quantum, Role, Sockets,
+    TagHelper, Turn, U32Rule, U32Rules,
 };
 use shaper::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
@@ -129,7 +131,39 @@ fn rules_cases(netlink: &mut Netlink) -> Vec<Case> {
 /// The owner of the sockets that send.
 const SENDER_UID: u32 = 5_000;
 
+/// This process is in a cgroup (v2) of two levels, as users' are, until the value is dropped; the
+/// sockets that it makes meanwhile stay there.
+struct Deep(Option<PathBuf>);
+
+impl Deep {
+    fn enter() -> Deep {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let point =
+            mounts.find_map(|it| (it.get(2) == Some(&"cgroup2")).then(|| it[1].to_string()));
+        let root = point.map(PathBuf::from).filter(|root| {
+            let at = root.join("shaper-bench/deeper");
+            fs::create_dir_all(&at).and_then(|()| fs::write(at.join("cgroup.procs"), "0")).is_ok()
+        });
+        if root.is_none() {
+            println!("the sender is in no cgroup (v2)");
+        }
+        Deep(root)
+    }
+}
+
+impl Drop for Deep {
+    fn drop(&mut self) {
+        let Some(root) = &self.0 else { return };
+        let _back = fs::write(root.join("cgroup.procs"), "0");
+        for path in ["shaper-bench/deeper", "shaper-bench"] {
+            let _gone = fs::remove_dir(root.join(path));
+        }
+    }
+}
+
 fn sender_cases(netlink: &mut Netlink) -> Vec<Case> {
+    let _deep = Deep::enter();
     let hit = ClassId::ours(HIT);
     let accounts = (5_000..15_000).map(|uid| (uid, hit)).collect();
     let table = OwnerTable { accounts, ..OwnerTable::default() };
@@ -146,11 +180,20 @@ fn sender_cases(netlink: &mut Netlink) -> Vec<Case> {
     tag_alone.exit();
     let tag_alone = tag_alone.finish();
     let decides = program::decide(facts.program());
-    [("by its tag", tag_alone), ("by its socket's owner, 10,000 accounts", decides)]
-        .into_iter()
-        .zip(100..)
-        .map(|((name, code), nth)| Case::of_sender(netlink, name, &code, &table, nth))
-        .collect()
+    // Without tags; and where units, of two levels, have cgroups that are not the sender's.
+    let untagged = program::decide(Program { tag: None, cgroups: true, ..facts.program() });
+    let units = (1..=2).map(|level| ((Cgroup { level, id: 1 << 40 }, Turn::First), hit));
+    let with_units = OwnerTable { cgroups: units.collect(), ..table.clone() };
+    [
+        ("by its tag", &tag_alone, &table),
+        ("by its socket's owner, 10,000 accounts", &decides, &table),
+        ("the same without tags", &untagged, &table),
+        ("the same without tags, beside units of two levels", &untagged, &with_units),
+    ]
+    .into_iter()
+    .zip(100..)
+    .map(|((name, code, table), nth)| Case::of_sender(netlink, name, code, table, nth))
+    .collect()
 }
 
 fn measure(cases: fn(&mut Netlink) -> Vec<Case>, words: Words) -> String {

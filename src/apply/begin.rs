@@ -24,6 +24,11 @@ pub(super) fn begin(
     session.kernel.look_for_hierarchy()?;
     let locked = lock_standing(&session.kernel, may, policy)?;
     let mut look = session.look(request)?;
+    let facts = &mut look.meaning.observation.facts;
+    if locked.is_some() && !facts.pinned_cgroups.is_empty() {
+        let gone = session.kernel.sweep_pinned();
+        facts.pinned_cgroups.retain(|cgroup, _| !gone.contains(cgroup));
+    }
     let planned = session.plan(&request.intent, &mut look.meaning)?;
     signal::catch();
     let root = root_of(&look.meaning);

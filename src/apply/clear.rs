@@ -27,6 +27,8 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let stands = kernel.instance().is_some_and(|instance| instance.root().exists());
     let mut mounted = false;
     if !stands {
+        // Somebody may have removed the directory that says so.
+        kernel.remove_pinned(None);
         // There is no directory to lock; where there is nothing to clear either, none is made.
         let observation = observe::observe(kernel, Wanted::default())?.observation;
         let psched = observation.facts.psched;
@@ -55,6 +57,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     }
     let unmount = steps().any(|step| *step == UNMOUNT);
     if left.is_empty() {
+        kernel.remove_pinned(None);
         locked.forget_reverted()?;
         locked.forget_said()?;
         locked.forget_policy()?;

@@ -4,14 +4,16 @@
 //! The claims are copied first, with their classids, and the instance stands at the new place from
 //! then on: nobody's class changes by that. Then processes are placed, or their connections given
 //! to their users, while the old filter still answers; then the filters are exchanged, each packet
-//! meeting the old or the new one; and at the very end the old place is emptied.
+//! meeting the old or the new one; and at the very end the old place is emptied. What `run` and
+//! `attach` put into a class goes along: from directories of `net_cls` to cgroups (v2), or back.
 
 use super::session::{Look, Request, Session};
-use crate::cgroup::{Error, Locked, Root};
+use crate::cgroup::{Attached, Error, Locked, Root, Unified};
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::host::observe;
 use crate::plan::Plan;
-use crate::tree::{KernelState, NetCls};
+use crate::tree::{Claim, KernelState, NetCls};
 
 /// A run that holds the lock and has looked.
 pub(super) struct Begun {
@@ -61,13 +63,67 @@ fn take_over(kernel: &Kernel, look: &Look, from: &Locked, root: Root) -> Result<
     let claims = &look.meaning.observation.state.claims;
     let taken = locked.note_namespace(kernel.netns).and_then(|()| locked.take_over(from, claims));
     match taken {
-        Ok(()) => Ok(locked),
+        Ok(()) => {
+            let taken_along = match root {
+                Root::Plain => to_cgroups(kernel, look, from),
+                Root::NetCls => from_cgroups(kernel, &locked),
+            };
+            if let Err(error) = taken_along {
+                log::warn!("what `run` and `attach` put into a class counts by its owner: {error}");
+            }
+            Ok(locked)
+        }
         Err(error) => {
             let gone = locked.remove_all();
             log::debug!("after the failure: removed {gone:?}");
             Err(error)
         }
     }
+}
+
+/// How often processes are looked for that others have forked meanwhile.
+const MOST_PASSES: usize = 64;
+
+/// Puts what is in directories for `run` and `attach` into cgroups (v2), whose sockets have the
+/// same classes from then on; its older sockets count by their owners.
+fn to_cgroups(kernel: &Kernel, look: &Look, from: &Locked) -> Result<(), Error> {
+    let claims = &look.meaning.observation.state.claims;
+    let pinned = claims.iter().filter_map(|(claim, class)| Some((claim, claim.pinned()?, *class)));
+    for (claim, owner, class) in pinned {
+        for _ in 0..MOST_PASSES {
+            let is_put =
+                |pid: &u32| kernel.pinned_process(*pid).is_some_and(|it| it.owner == *owner);
+            let mut members = from.members(claim)?;
+            members.retain(|pid| !is_put(pid));
+            if members.is_empty() {
+                break;
+            }
+            let Ok(unified) = Unified::find()? else { return Ok(()) };
+            for pid in members {
+                let _may_be_dead = kernel.pin(&unified, pid, owner, class)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The opposite: where tags are read, what is in such cgroups goes into the claims' directories. It
+/// stays in its cgroups as well, until [`finish`].
+fn from_cgroups(kernel: &Kernel, to: &Locked) -> Result<(), Error> {
+    for owner in kernel.pinned_owners()? {
+        let claim = Claim::Pinned(owner.clone());
+        for _ in 0..MOST_PASSES {
+            let there = to.members(&claim)?;
+            let mut members = kernel.pinned_members(&owner)?;
+            members.retain(|pid| !there.contains(pid));
+            let put = members.into_iter().map(|pid| to.attach(pid, &claim));
+            let put: Vec<Attached> = put.collect::<Result<_, _>>()?;
+            if !put.contains(&Attached::Moved) {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Empties the place from which all claims were moved, and unmounts a hierarchy of ours that nobody
@@ -79,6 +135,9 @@ pub(super) fn finish(kernel: &mut Kernel, left: Locked) -> Result<(), Failure> {
     let was_net_cls = left.places();
     left.remove_all()?;
     drop(left);
+    if !was_net_cls && !observe::open_owners(kernel)? {
+        kernel.remove_pinned(None);
+    }
     unmount(kernel, was_net_cls && kernel.net_cls() == NetCls::Ours);
     Ok(())
 }

@@ -286,7 +286,7 @@ impl Session {
         seen: &mut Observation,
     ) -> Result<(), ObserveError> {
         let no_net_cls = observe::no_net_cls(&self.kernel)?;
-        let spared = match intent.policy.needs_tags() {
+        let spared = match intent::needs_tags(&intent.policy, &seen.facts) {
             true => None,
             false => observe::spared(&self.kernel)?,
         };

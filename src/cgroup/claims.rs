@@ -59,9 +59,7 @@ impl Locked {
         for claim in left.keys().rev().filter(|claim| !claims.contains_key(claim)) {
             self.remove(claim)?;
         }
-        // What `run` and `attach` put somewhere is known by its directory alone.
-        let is_kept = |claim: &Claim| self.places() || claim.pinned().is_none();
-        for (claim, classid) in claims.iter().filter(|(claim, _)| is_kept(claim)) {
+        for (claim, classid) in claims {
             self.make(claim, *classid)?;
         }
         for notes in [REVERTED, SAID, POLICY] {

@@ -46,6 +46,29 @@ pub enum Error {
         /// What is in it: `processes`, or the name of a directory.
         what: String,
     },
+    /// A cgroup of the name that ours would have was made by a user, below one of his own.
+    #[error("{} is not root's: somebody else has made it; remove it", path.display())]
+    NotOurs {
+        /// The cgroup.
+        path: PathBuf,
+    },
+    /// The kernel's program asks for no cgroup as deep as that.
+    #[error(
+        "{} is a cgroup as deep as the program asks ({deepest} levels): there is no room for one below it; start the program from a shallower one",
+        path.display()
+    )]
+    TooDeep {
+        /// The cgroup below which one was to be made.
+        path: PathBuf,
+        /// At which level one may be.
+        deepest: u8,
+    },
+    /// The kernel's map of cgroups cannot be written.
+    #[error("cannot tell the kernel whose the cgroup's sockets are: {source}")]
+    Untold {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Another run has the instance's lock, and has kept it for as long as was waited.
     #[error("another run holds the lock on {}", path.display())]
     Locked {

@@ -56,7 +56,7 @@ pub fn find() -> Result<Option<Hierarchy>, Error> {
 
 /// Where this thread sees the cgroup v2 hierarchy mounted; `None`: nowhere. Its root is that of the
 /// calling process's cgroup namespace.
-pub fn unified() -> Result<Option<PathBuf>, Error> {
+pub(super) fn unified() -> Result<Option<PathBuf>, Error> {
     let mounts = mounts()?;
     Ok(unified_mount(&mounts).map(|mount| mount.point.clone()))
 }

@@ -1,6 +1,7 @@
 //! `shaper release`: undoes `attach`, `run` and `login`. What was put into a class by hand goes to
 //! where the policy has it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -155,13 +156,16 @@ impl Release {
         let claim = match wanted {
             Wanted::Process(pid) => {
                 let (process, claim) = self.put_by_hand(*pid)?;
-                return self.one(&process, &claim, released);
+                self.one(&process, &claim, released)?;
+                let _gone = self.kernel.sweep_pinned();
+                return Ok(());
             }
             Wanted::All(claim) => claim,
         };
         for _ in 0..MOST_PASSES {
-            let members = self.instance.members(claim)?;
+            let members = self.members(claim)?;
             if members.is_empty() {
+                let _gone = self.kernel.sweep_pinned();
                 return Ok(());
             }
             for pid in members {
@@ -173,11 +177,23 @@ impl Release {
         Err(ReleaseError::KeepComing(claim.clone()).into())
     }
 
+    /// What was put into this directory, or into cgroups where no tags are read.
+    fn members(&self, claim: &Claim) -> Result<BTreeSet<u32>, Failure> {
+        let mut members: BTreeSet<u32> = self.instance.members(claim)?.into_iter().collect();
+        if let Some(owner) = claim.pinned() {
+            members.extend(self.kernel.pinned_members(owner)?);
+        }
+        Ok(members)
+    }
+
     /// A process that `run`, `attach` or `login` put somewhere, and where.
     fn put_by_hand(&self, pid: u32) -> Result<(Process, Claim), Failure> {
         let process = process::read_one(&self.kernel.proc_root, pid)?
             .filter(Process::is_alive)
             .ok_or(RunError::NoSuchProcess(vec![pid]))?;
+        if let Some(pinned) = self.kernel.pinned_process(pid) {
+            return Ok((process, Claim::Pinned(pinned.owner)));
+        }
         match process::claim_of(&process, &self.kernel.view()?) {
             Some(claim @ Claim::Pinned(_)) => Ok((process, claim)),
             sits_in => Err(ReleaseError::NotByHand { pid, comm: process.comm, sits_in }.into()),
@@ -191,6 +207,9 @@ impl Release {
         from: &Claim,
         released: &mut Vec<Released>,
     ) -> Result<(), Failure> {
+        if self.kernel.unpin(process.pid)? == Attached::Dead {
+            return Ok(());
+        }
         // Decided as for a process that comes from outside our directories.
         let free = Process { net_cls: Some("/".to_string()), ..process.clone() };
         let view = self.kernel.view()?;
@@ -226,7 +245,7 @@ impl Release {
         let proc_root = &self.kernel.proc_root;
         let read = |pid| process::read_one(proc_root, pid).ok().flatten();
         let uid_of = |pid| read(pid).map(|process: Process| process.uid);
-        let left = self.instance.members(from).unwrap_or_default();
+        let left = self.members(from).unwrap_or_default();
         if left.into_iter().any(|pid| uid_of(pid) == Some(process.uid)) {
             return;
         }

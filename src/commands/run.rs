@@ -12,8 +12,9 @@ use serde::Serialize;
 use super::output::Output;
 use super::{scope, whom};
 use crate::apply::may_change;
-use crate::cgroup::{Attached, Instance, Locked};
+use crate::cgroup::{Attached, Instance, Locked, Unified};
 use crate::cli::Global;
+use crate::facts::NoCgroups;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe;
@@ -50,6 +51,7 @@ pub(super) fn run(global: &Global, user: &str, command: &[OsString]) -> Failure 
 /// Moves this very process, so that the command is in the class from its first packet.
 fn enter(global: &Global, user: &str) -> Result<(), Failure> {
     let place = Place::of(global, user)?;
+    let _gone = place.kernel.sweep_pinned();
     match place.put(std::process::id())? {
         Attached::Moved => Ok(()),
         came_of_it => Err(RunError::NotEntered { user: user.into(), came_of_it }.into()),
@@ -69,11 +71,12 @@ pub(super) enum RunError {
     /// No instance stands here, so there is no class.
     #[error("nothing is shaped here yet: `shaper apply` first")]
     NothingShaped,
-    /// No link goes by tags.
+    /// No link goes by tags, and none can go by cgroups.
     #[error(
-        "every link here goes by the owner of a packet's socket alone (`classifier: uid`), which stays whose it is; write `classifier: bpf`, where this host has net_cls (`shaper doctor`)"
+        "{}, and every link here goes by the owner of a packet's socket (`classifier: uid`), which stays whose it is; write `classifier: bpf`, where this host has net_cls (`shaper doctor`)",
+        why.map_or_else(|| "this kernel tells no program the cgroup of a socket".to_string(), |why| why.to_string())
     )]
-    NoTags,
+    NoTags { why: Option<NoCgroups> },
     /// A line or an account without a class, or a name that is neither.
     #[error("{0} has no class; `shaper status` lists who has, `shaper why {0}` says why")]
     NoClass(Foreign),
@@ -109,7 +112,7 @@ impl From<RunError> for Failure {
             RunError::NotAProcessId(_)
             | RunError::Unattachable { .. }
             | RunError::NothingShaped
-            | RunError::NoTags
+            | RunError::NoTags { .. }
             | RunError::NoClass(_) => Failure::Usage(error.to_string()),
             RunError::ClassGone(_) | RunError::NoSuchProcess(_) | RunError::NotEntered { .. } => {
                 Failure::refused(error)
@@ -134,6 +137,7 @@ pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output
         })
         .collect::<Result<_, _>>()?;
     let place = Place::of(global, user)?;
+    let _gone = place.kernel.sweep_pinned();
     // Before any of them is moved.
     numbers.iter().try_for_each(|pid| may_be_put(&place.kernel, *pid))?;
     let mut dead = Vec::new();
@@ -151,37 +155,67 @@ pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output
         let document = Document { version: 1, attached: &numbers, to: place.claim.to_string() };
         return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
     }
+    let since = match place.is_for_new_sockets() {
+        true => "; connections and sockets from before stay whose they were (`classifier: uid`)",
+        false => "",
+    };
     Ok(Output::text(match (global.quiet, numbers.len()) {
         (true, _) => String::new(),
-        (false, 1) => format!("1 process is in {user}'s class, and stays there\n"),
-        (false, n) => format!("{n} processes are in {user}'s class, and stay there\n"),
+        (false, 1) => format!("1 process is in {user}'s class, and stays there{since}\n"),
+        (false, n) => format!("{n} processes are in {user}'s class, and stay there{since}\n"),
     }))
 }
 
-/// The directory for what is put into a user's class by hand; `release` undoes it.
+/// Where what is put into a user's class by hand goes; `release` undoes it.
 pub(super) struct Place {
     kernel: Kernel,
-    instance: Instance,
+    /// Keeps an `apply` from putting other maps in the place of these, and from removing the
+    /// user's own directory, in which the claim's is, meanwhile.
+    locked: Locked,
     claim: Claim,
+    classid: ClassId,
+    /// Where links go by the cgroups (v2) of sockets.
+    unified: Option<Unified>,
 }
 
 impl Place {
-    /// Makes the directory if there is none. The lock keeps an `apply` from removing the user's own
-    /// directory, in which it is, meanwhile.
+    /// Makes the directory if there is none.
     fn of(global: &Global, user: &str) -> Result<Place, Failure> {
         let mut kernel = scope::open(global)?;
-        let (instance, claim) = pinned(&kernel, global, user)?;
-        observe::open_owners(&mut kernel)?;
-        Ok(Place { kernel, instance, claim })
+        may_change(&kernel)?;
+        let locked = standing(&kernel)?.lock(global.wait)?;
+        let Pinned { claims, owner, classid } = class_of(&locked, user, None)?;
+        let asks_cgroups = observe::open_owners(&mut kernel)?;
+        let unified = match asks_cgroups.then(Unified::find).transpose()? {
+            Some(Ok(unified)) => Ok(unified),
+            Some(Err(why)) => Err(Some(why)),
+            None => Err(None),
+        };
+        if let (Err(why), false) = (&unified, locked.places()) {
+            return Err(RunError::NoTags { why: *why }.into());
+        }
+        let claim = pin(&locked, &claims, owner, classid)?;
+        Ok(Place { kernel, locked, claim, classid, unified: unified.ok() })
     }
 
-    /// Puts the process into the directory. Before that, what its uid sends from there is made the
-    /// class's ([`Kernel::give`]).
+    /// Puts the process into the directory, and where no tags are read into a cgroup. Before that,
+    /// what its uid sends from there is made the class's ([`Kernel::give`]).
     fn put(&self, pid: u32) -> Result<Attached, Failure> {
         if let Some(process) = process::read_one(&self.kernel.proc_root, pid)? {
             self.kernel.give(process.uid, &self.claim);
         }
-        Ok(self.instance.attach(pid, &self.claim)?)
+        if let (Some(unified), Some(owner)) = (&self.unified, self.claim.pinned()) {
+            let put = self.kernel.pin(unified, pid, owner, self.classid)?;
+            if put != Attached::Moved || !self.locked.places() {
+                return Ok(put);
+            }
+        }
+        Ok(self.locked.attach(pid, &self.claim)?)
+    }
+
+    /// Whether only the sockets count that the processes make from now on.
+    fn is_for_new_sockets(&self) -> bool {
+        !self.locked.places()
     }
 }
 
@@ -205,18 +239,6 @@ fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
 pub(super) fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
     let instance = kernel.instance().filter(|instance| instance.root().exists());
     Ok(instance.ok_or(RunError::NothingShaped)?)
-}
-
-fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
-    may_change(kernel)?;
-    let instance = standing(kernel)?;
-    if !instance.places() {
-        return Err(RunError::NoTags.into());
-    }
-    let locked = instance.lock(global.wait)?;
-    let Pinned { claims, owner, classid } = class_of(&instance, user, None)?;
-    let claim = pin(&locked, &claims, owner, classid)?;
-    Ok((instance, claim))
 }
 
 /// A class that was found, and all claims of its instance.

@@ -102,13 +102,11 @@ pub fn desired_with(
     if decides || !sources.is_empty() {
         let accounts = &observed.facts.accounts;
         let table = owners::table(&model.matcher.owners(accounts), &state.claims);
-        let units = match &observed.facts.unit_cgroups {
-            Some(Ok(units)) if state.asks_cgroups() => {
-                owners::cgroups(&model.matcher.units, units, &state.claims)
-            }
-            _ => Default::default(),
+        let cgroups = match state.asks_cgroups() {
+            true => owners::cgroups(&model.matcher.units, &observed.facts, &state.claims),
+            false => Default::default(),
         };
-        state.owners = Some(OwnerTable { sources, cgroups: units, ..table });
+        state.owners = Some(OwnerTable { sources, cgroups, ..table });
     }
     Ok(state)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::classify::cgroups;
+use crate::facts::Facts;
 use crate::model::{Owners, Units, Whose};
 use crate::tree::{Cgroup, Claim, Owner, OwnerTable, Turn};
 use crate::units::ClassId;
@@ -34,21 +35,27 @@ pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> Owner
     table
 }
 
-/// The classes of units' cgroups, for programs that read no tags. A cgroup that is too deep to be
-/// asked about has none.
+/// The classes of units' cgroups, and of those for what `run` and `attach` put into a class, for
+/// programs that read no tags. A cgroup that is too deep to be asked about has none.
 pub(super) fn cgroups(
     units: &Units,
-    there: &BTreeMap<Cgroup, String>,
+    facts: &Facts,
     claims: &BTreeMap<Claim, ClassId>,
 ) -> BTreeMap<(Cgroup, Turn), ClassId> {
-    let given = there.iter().filter_map(|(cgroup, unit)| {
+    let class = |owner: &Owner| claims.get(&Claim::Owner(owner.clone())).copied();
+    let pinned = facts.pinned_cgroups.iter().filter_map(|(cgroup, owner)| {
+        let at = (*cgroup, Turn::First);
+        cgroups::key(*cgroup, Turn::First).and_then(|_| Some((at, class(owner)?)))
+    });
+    let there = facts.unit_cgroups.iter().flatten().flatten();
+    let given = there.filter_map(|(cgroup, unit)| {
         let key = units.find(unit)?;
         let turn = match units.following.contains(key) {
             true => Turn::AfterOwner,
             false => Turn::First,
         };
-        let class = claims.get(&Claim::Owner(Owner::User(key.clone())))?;
-        cgroups::key(*cgroup, turn).map(|_| ((*cgroup, turn), *class))
+        let class = class(&Owner::User(key.clone()))?;
+        cgroups::key(*cgroup, turn).map(|_| ((*cgroup, turn), class))
     });
-    given.collect()
+    given.chain(pinned).collect()
 }

@@ -123,9 +123,9 @@ fn without(machine: &Machine, why: &str, cure: &str) -> Check {
         true => Check::warning(
             "net_cls",
             format!(
-                "{why}: `classifier: auto` is `uid`, by the sockets' owner and for `units` by their cgroup (v2), without `run` and `attach`"
+                "{why}: `classifier: auto` is `uid`, by the sockets' owner, and for `units`, `run` and `attach` by their cgroup (v2)"
             ),
-            format!("where one of these is needed: {cure}"),
+            format!("where a process is to take its sockets along into a class: {cure}"),
         ),
         false => Check::error(
             "net_cls",

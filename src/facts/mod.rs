@@ -15,14 +15,14 @@ mod used;
 pub use self::account::Account;
 pub use self::accounts::Accounts;
 pub use self::beside::Beside;
-pub use self::cgroups::{NoCgroups, UnitCgroups};
+pub use self::cgroups::{NoCgroups, SOCKETS_HAVE_BOTH, UnitCgroups};
 pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
 pub use self::used::Used;
 use crate::times::{Timestamp, Zones};
 use crate::tree::{
-    self, Claim, Classifier, Clsact, Direction, Filter, Foreign, KernelState, LinkName, MapIds,
-    MptcpLayout, NamespaceLayout, Owner, Parent, Port, Pref, Program, Sockets, Strange,
+    self, Cgroup, Claim, Classifier, Clsact, Direction, Filter, Foreign, KernelState, LinkName,
+    MapIds, MptcpLayout, NamespaceLayout, Owner, Parent, Port, Pref, Program, Sockets, Strange,
     StrangeFilter, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
@@ -41,6 +41,9 @@ pub struct Facts {
     pub psched: Psched,
     /// The first two numbers of the kernel's release; `None`: it could not be read.
     pub release: Option<(u32, u32)>,
+    /// An older kernel's description of its types says that a socket has its cgroup (v2) beside its
+    /// tag, as those of Linux 5.15 and later do. Of these it is not read.
+    pub has_both: bool,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
     pub netns_cookie: Option<u64>,
     /// Its inode, by which everybody else knows it.
@@ -81,6 +84,9 @@ pub struct Facts {
     pub units: Option<BTreeMap<String, String>>,
     /// The cgroups (v2) of systemd's units. `None`: they were not asked for.
     pub unit_cgroups: Option<UnitCgroups>,
+    /// The instance's own cgroups (v2), for what `run` and `attach` put into a class, each with the
+    /// owner of that. Asked for only where no tags are read.
+    pub pinned_cgroups: BTreeMap<Cgroup, Owner>,
     /// Uids with classes that processes of theirs were put into on purpose. Asked for only before
     /// maps are made that are to say so from the beginning.
     pub given: BTreeSet<(u32, ClassId)>,

@@ -4,33 +4,30 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
 
 use super::Kernel;
-use crate::cgroup;
+use crate::cgroup::{self, Unified};
 use crate::classify::cgroups::DEEPEST;
-use crate::facts::{NoCgroups, UnitCgroups};
+use crate::facts::UnitCgroups;
 use crate::model::Matcher;
 use crate::process::{self, Process};
 use crate::tree::{Cgroup, Claim, Owner, Turn};
-
-/// The inode of the hierarchy's root (`kernfs_create_root`, fs/kernfs/dir.c). Of a mount made in a
-/// cgroup namespace the root is that of the namespace.
-const ROOT: u64 = 1;
 
 /// The cgroups of all units that have one.
 ///
 /// # Errors
 /// The mounts or the root of the hierarchy cannot be read.
 pub(super) fn of_units() -> Result<UnitCgroups, cgroup::Error> {
-    let Some(root) = cgroup::unified()? else { return Ok(Err(NoCgroups::NotMounted)) };
-    let read = |source| cgroup::Error::Io { verb: "read", path: root.clone(), source };
-    if fs::metadata(&root).map_err(read)?.ino() != ROOT {
-        return Ok(Err(NoCgroups::Inside));
-    }
+    let unified = match Unified::find()? {
+        Ok(unified) => unified,
+        Err(why) => return Ok(Err(why)),
+    };
+    let root = unified.root();
+    let read = |source| cgroup::Error::Io { verb: "read", path: root.to_path_buf(), source };
     let mut units = BTreeMap::new();
-    below(&root, 1, &mut units).map_err(read)?;
+    below(root, 1, &mut units).map_err(read)?;
     Ok(Ok(units))
 }
 
@@ -50,10 +47,8 @@ fn below(directory: &Path, level: u8, units: &mut BTreeMap<Cgroup, String>) -> i
         if process::is_slice(name) {
             // A slice may have ended meanwhile.
             let _gone = below(&entry.path(), level + 1, units);
-        } else if let Some(unit) = process::unit_of_directory(name)
-            && let Ok(found) = entry.metadata()
-        {
-            units.insert(Cgroup { level, id: found.ino() }, unit.to_string());
+        } else if let Some(unit) = process::unit_of_directory(name) {
+            units.insert(Cgroup { level, id: entry.ino() }, unit.to_string());
         }
     }
     Ok(())
@@ -79,15 +74,12 @@ impl Kernel {
 
     /// The cgroup of the unit that a process is in, if it is in this unit still.
     pub fn unit_cgroup(&self, pid: u32, unit: &str) -> Option<Cgroup> {
-        let root = cgroup::unified().ok().flatten()?;
-        if fs::metadata(&root).ok()?.ino() != ROOT {
-            return None;
-        }
         let text = fs::read(self.proc_root.join(format!("{pid}/cgroup"))).ok()?;
         let (path, found) = process::unit_cgroup(&text)?;
-        let level = u8::try_from(path.split('/').count()).ok()?;
-        let id = fs::metadata(root.join(path)).ok()?.ino();
-        (found == unit).then_some(Cgroup { level, id })
+        if found != unit {
+            return None;
+        }
+        Unified::find().ok()?.ok()?.cgroup(&path)
     }
 }
 

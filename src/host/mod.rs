@@ -7,5 +7,6 @@ pub mod kept;
 mod made;
 pub mod observe;
 mod open;
+mod pinned;
 
 pub use self::open::{Kernel, OpenError};

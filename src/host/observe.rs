@@ -2,6 +2,7 @@
 //! desired state depends, and the counters. Reads only.
 
 mod arriving;
+mod classes;
 mod clock;
 mod containers;
 mod counted;
@@ -22,7 +23,7 @@ mod tree;
 mod units;
 mod wanted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use arriving::{beside, busy, firewalls, indexes};
@@ -44,13 +45,13 @@ pub use surroundings::{
 pub use tree::RuleHits;
 pub use wanted::{Directories, Processes, Wanted, Whom};
 
-use crate::facts::{Facts, Features, Helpers, LinkFacts};
+use crate::facts::{Facts, Features, Helpers, LinkFacts, SOCKETS_HAVE_BOTH};
 use crate::host::Kernel;
 use crate::host::cgroups;
 use crate::host::made::Made;
 use crate::process;
-use crate::sys::{bpf, ethtool, probe};
-use crate::tree::{Foreign, LinkName, Owner};
+use crate::sys::{bpf, btf, ethtool, probe};
+use crate::tree::{Cgroup, Claim, Foreign, KernelState, LinkName, Owner};
 use crate::units::{ClassId, Psched};
 
 /// Looks at the kernel.
@@ -96,6 +97,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
     observation.neighbours = neighbours(kernel)?;
 
+    observation.facts.pinned_cgroups = pinned_cgroups(kernel, &observation.state)?;
     let facts = &mut observation.facts;
     facts.links = links.links;
     of_the_kernel(&kernel.proc_root, facts)?;
@@ -121,10 +123,24 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     Ok(snapshot)
 }
 
+/// The instance's cgroups (v2), where no tags are read and something was put there.
+fn pinned_cgroups(
+    kernel: &Kernel,
+    state: &KernelState,
+) -> Result<BTreeMap<Cgroup, Owner>, ObserveError> {
+    let is_untagged = state.asks_cgroups() || !kernel.places();
+    if !is_untagged || !state.claims.keys().any(|claim| claim.pinned().is_some()) {
+        return Ok(BTreeMap::new());
+    }
+    Ok(kernel.pinned()?.into_iter().map(|it| (it.cgroup, it.owner)).collect())
+}
+
 /// Fills in what the kernel is, and what this process may do there.
 fn of_the_kernel(proc_root: &Path, facts: &mut Facts) -> Result<(), ObserveError> {
     facts.psched = psched(proc_root)?;
     facts.release = release(proc_root);
+    let is_old = facts.release.is_some_and(|release| release < SOCKETS_HAVE_BOTH);
+    facts.has_both = is_old && btf::layouts().is_ok_and(|known| known.has_both);
     facts.lacks = lack(proc_root)?;
     facts.may_not_read_kernel = bpf::may_not_read_kernel();
     Ok(())
@@ -193,7 +209,13 @@ pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Own
         }
         let scan = process::scan(&kernel.proc_root)?;
         let running = process::running_uids(&scan.processes, &kernel.view()?);
+        let is_pinned = |it: &Owner| instance.directory(&Claim::Pinned(it.clone())).is_dir();
+        let pinned = match owners.iter().any(is_pinned) {
+            true => kernel.pinned_owners()?,
+            false => BTreeSet::new(),
+        };
         let runs = |owner: &Owner| match owner {
+            _ if pinned.contains(owner) => true,
             Owner::Uid(uid) => running.contains(uid),
             Owner::Subuids(range) => running.iter().any(|uid| range.contains(*uid)),
             _ => true,

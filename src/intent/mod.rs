@@ -30,6 +30,7 @@ pub use meaning::Meaning;
 pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
 pub use unfit::PassedOver;
+pub use untagged::needs_tags;
 pub use wanted::{Intent, Leaving, NoneFits, Options};
 
 use crate::desired::{self, Impossible, NoDown};
@@ -126,7 +127,9 @@ impl Intent {
         let derived = derived_groups(&meaning.model);
         let accounts = &observation.facts.accounts;
         let unit_cgroups = observation.facts.unit_cgroups.as_ref().and_then(|it| it.as_ref().ok());
-        plan.mark_routine(&observation.state, &Logins { accounts, derived, unit_cgroups });
+        let pinned_cgroups = &observation.facts.pinned_cgroups;
+        let logins = Logins { accounts, derived, unit_cgroups, pinned_cgroups };
+        plan.mark_routine(&observation.state, &logins);
         let said = self.warnings_about(meaning, &desired);
         meaning.warnings.extend(said);
         Ok((plan, desired))

@@ -2,22 +2,18 @@
 //! mean.
 
 use super::Refusal;
-use crate::facts::{Facts, Features};
+use crate::facts::{Facts, Features, SOCKETS_HAVE_BOTH};
 use crate::model::{Link, Model};
 use crate::policy::{Diagnostic, Follow, Kind, Policy, Report, UnitRef, Written};
 use crate::tree::Classifier;
 
-/// From this release on (8520e224f547) a socket has its cgroup beside its tag. Before, the first
-/// tag, of `net_cls` or `net_prio`, takes the cgroup from all sockets that come until the next boot
-/// (`cgroup_sk_alloc_disable`).
-const BOTH: (u32, u32) = (5, 15);
 /// Services that accept connections which become a user's as he logs in.
 const LOGINS: [&str; 2] = ["ssh.service", "sshd.service"];
 
 fn is_untagged(link: &Link, features: &Features) -> bool {
     match link.classifier {
         Some(classifier) => classifier == Classifier::Uid,
-        None => features.no_net_cls.is_some(),
+        None => features.no_net_cls.is_some() || features.spared.is_some(),
     }
 }
 
@@ -64,7 +60,19 @@ pub(super) fn allow(policy: &Policy, model: &Model, facts: &Facts) -> Result<(),
 
 /// Whether a socket has a tag or a cgroup here, and not both.
 fn has_either(facts: &Facts) -> bool {
-    facts.features.no_net_cls.is_none() && facts.release.is_some_and(|release| release < BOTH)
+    facts.features.no_net_cls.is_none() && is_old(facts)
+}
+
+fn is_old(facts: &Facts) -> bool {
+    facts.release.is_some_and(|release| release < SOCKETS_HAVE_BOTH) && !facts.has_both
+}
+
+/// Whether the policy says something for which `net_cls` is mounted although that disturbs
+/// somebody: a classifier that goes by tags, or units where nothing else tells them.
+pub fn needs_tags(policy: &Policy, facts: &Facts) -> bool {
+    let has_units = policy.users.iter().any(|line| line.units.is_some());
+    let has_cgroups = matches!(&facts.unit_cgroups, Some(Ok(units)) if !units.is_empty());
+    policy.names_tags() || (has_units && (!has_cgroups || is_old(facts)))
 }
 
 /// Warns of lines with units of which more, or less, counts than their author may think where a

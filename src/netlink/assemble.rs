@@ -9,8 +9,8 @@ use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
 use super::{ETH_P_ALL, bpf_name, flow_name};
 use crate::tree::{
-    Filter, FoundFilter, MapIds, Pref, Protocol, StrangeFilter, Tag, U32Link, U32Node, U32Rules,
-    U32Table,
+    Filter, FoundFilter, MapIds, Pref, Program, Protocol, StrangeFilter, Tag, U32Link, U32Node,
+    U32Rules, U32Table,
 };
 use crate::units::ClassId;
 
@@ -181,13 +181,13 @@ pub fn program_rules(records: &[FilterRecord]) -> BTreeMap<Pref, String> {
     names.into_iter().filter(|(pref, _)| is_alone(*pref)).collect()
 }
 
-/// Which maps each of our eBPF filters reads.
-pub fn maps(records: &[FilterRecord]) -> BTreeMap<Pref, MapIds> {
-    let maps = records.iter().filter_map(|record| match &record.detail {
-        FilterDetail::Bpf { name: Some(name), .. } => Some((record.pref, bpf_name::parse(name)?.1)),
+/// Our deciding programs, each with the maps that it reads.
+pub fn programs(records: &[FilterRecord]) -> BTreeMap<Pref, (Program, MapIds)> {
+    let programs = records.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => Some((record.pref, bpf_name::parse(name)?)),
         _ => None,
     });
-    maps.collect()
+    programs.collect()
 }
 
 #[cfg(test)]
@@ -268,8 +268,8 @@ mod tests {
         assert!(is_strange(vec![bpf("other", 0x1_0000, true)]));
         assert!(is_strange(vec![bpf(&name, 0x1_0010, true)]));
         assert!(is_strange(vec![bpf(&name, 0x1_0000, false)]), "direct action");
-        let wanted = BTreeMap::from([(Pref(100), MapIds([1, 2, 3, 4]))]);
-        assert_eq!(maps(&[bpf(&name, 0x1_0000, true)]), wanted);
+        let wanted = BTreeMap::from([(Pref(100), (program, MapIds([1, 2, 3, 4])))]);
+        assert_eq!(programs(&[bpf(&name, 0x1_0000, true)]), wanted);
     }
 
     #[test]

@@ -324,7 +324,7 @@ fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let messages = answers(&captured);
     // What is sent decodes to the same filter as what a dump would answer.
     let record = decode::filter(messages[0]).unwrap().unwrap();
-    assert_eq!(assemble::maps(std::slice::from_ref(&record))[&Pref(200)], maps);
+    assert_eq!(assemble::programs(std::slice::from_ref(&record))[&Pref(200)].1, maps);
     let tag = Filter::Tag(Tag::Bpf(program));
     assert_eq!(assemble::filters([record])[&Pref(200)].ours(), Some(&tag));
 }

@@ -29,6 +29,8 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_ULP_INFO: u16 = 19;
 const INET_ULP_INFO_NAME: u16 = 1;
 const INET_DIAG_CLASS_ID: u16 = 17;
+/// Linux 5.9.
+const INET_DIAG_CGROUP_ID: u16 = 21;
 /// The bit of `idiag_ext` that asks for the tag. `INET_DIAG_CLASS_ID` would be the 17th of 8 bits,
 /// so the bit of `INET_DIAG_TCLASS` asks for both (`inet_diag_msg_attrs_fill`,
 /// net/ipv4/inet_diag.c).
@@ -187,6 +189,9 @@ pub struct BoundSocket {
     pub tag: Option<ClassId>,
     /// A socket of IPv6 that gets no IPv4.
     pub v6_only: bool,
+    /// The number of the cgroup (v2) in which it was made; `None`: the kernel does not say (before
+    /// Linux 5.9).
+    pub cgroup: Option<u64>,
 }
 
 /// One socket of [`bound`]'s list.
@@ -200,6 +205,7 @@ pub fn bound_socket(message: Message<'_>) -> Decoded<BoundSocket> {
         (message.payload, |at| attr::u32_at(message.payload, at).ok_or_else(short));
     let address = address(payload, 8)?;
     let only = attr::find(&payload[HEADER..], INET_DIAG_SKV6ONLY);
+    let cgroup = attr::find(&payload[HEADER..], INET_DIAG_CGROUP_ID);
     Ok(Some(BoundSocket {
         address,
         port: u16::from_be_bytes([payload[4], payload[5]]),
@@ -207,6 +213,7 @@ pub fn bound_socket(message: Message<'_>) -> Decoded<BoundSocket> {
         uid: word(64)?,
         tag,
         v6_only: only.is_some_and(|only| only.first().is_some_and(|only| *only != 0)),
+        cgroup: cgroup.and_then(|id| id.try_into().ok()).map(u64::from_ne_bytes),
     }))
 }
 
@@ -322,7 +329,8 @@ mod tests {
         head[64..68].copy_from_slice(&1_001_u32.to_ne_bytes());
         let only = [5, 0, 11, 0, 1, 0, 0, 0];
         let class = [8, 0, 17, 0, 0x1a, 0, 1, 0];
-        let whole = [&head[..], &only, &class].concat();
+        let cgroup = [&[12, 0, 21, 0][..], &4_711_u64.to_ne_bytes()].concat();
+        let whole = [&head[..], &only, &class, &cgroup].concat();
         let read = |payload| bound_socket(Message { kind: SOCK_DIAG_BY_FAMILY, payload });
         let socket = BoundSocket {
             address: "fd00::7".parse().unwrap(),
@@ -331,12 +339,14 @@ mod tests {
             uid: 1_001,
             tag: Some(ClassId(0x1_001a)),
             v6_only: true,
+            cgroup: Some(4_711),
         };
         assert_eq!(read(&whole), Ok(Some(socket)));
         head[0] = 2;
         head[8..24].copy_from_slice(&[&[10, 1, 2, 3], &[0; 12][..]].concat());
         let v4 = read(&head).unwrap().unwrap();
         assert_eq!((v4.address, v4.tag), ("10.1.2.3".parse().unwrap(), None));
+        assert_eq!(v4.cgroup, None);
         assert!(read(&head[1..]).is_err());
         // The same with a peer, and with what it has sent.
         head[6..8].copy_from_slice(&[0x01, 0xbb]);

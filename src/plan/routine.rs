@@ -20,6 +20,8 @@ pub struct Logins<'a> {
     pub derived: BTreeSet<(&'a Port, &'a Owner)>,
     /// The cgroups of units, where they were asked for.
     pub unit_cgroups: Option<&'a BTreeMap<Cgroup, String>>,
+    /// The cgroups for what `run` and `attach` put into a class.
+    pub pinned_cgroups: &'a BTreeMap<Cgroup, Owner>,
 }
 
 impl Plan {
@@ -139,9 +141,11 @@ impl Question<'_> {
         }
     }
 
-    /// Whether a unit has ended, or one has come beside others of its line or in the place of one.
+    /// Whether a unit has ended, or one has come beside others of its line or in the place of one;
+    /// the same of what `run` and `attach` put into a class.
     fn unit_came_or_went(&self, cgroup: Cgroup, change: &OwnerChange) -> bool {
         match change.to {
+            _ if self.logins.pinned_cgroups.contains_key(&cgroup) => change.from.is_none(),
             None => !self.logins.unit_cgroups.is_some_and(|there| there.contains_key(&cgroup)),
             Some(to) => {
                 let standing = self.from.owners.as_ref();

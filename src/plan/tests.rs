@@ -275,7 +275,7 @@ proptest! {
         let ports = with.links.iter().map(|link| &link.port);
         let derived = ports.flat_map(|port| groups().map(move |owner| (port, owner))).collect();
         let accounts = Accounts { running: BTreeSet::from([uid]), ..Accounts::default() };
-        let logins = Logins { accounts: &accounts, derived, unit_cgroups: None };
+        let logins = Logins { accounts: &accounts, derived, unit_cgroups: None, pinned_cgroups: &Default::default() };
         plan.mark_routine(&before, &logins);
         prop_assert!(!plan.changes(), "{plan}");
     }

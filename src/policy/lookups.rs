@@ -28,12 +28,10 @@ impl Policy {
         !self.guests.is_empty() || self.users.iter().any(|line| line.containers.is_some())
     }
 
-    /// Whether it says something that the tags of `net_cls` do best, or alone: to which unit a
-    /// process belongs, whatever sockets it has, or a classifier that goes by them.
-    pub fn needs_tags(&self) -> bool {
+    /// Whether a link names a classifier that goes by the tags of `net_cls`.
+    pub fn names_tags(&self) -> bool {
         let by_tags = |it: Classifier| it != Classifier::Uid;
-        self.users.iter().any(|line| line.units.is_some())
-            || self.links.iter().any(|line| line.classifier.is_some_and(by_tags))
+        self.links.iter().any(|line| line.classifier.is_some_and(by_tags))
     }
 
     /// The zones that lines of `times`, and quotas, name.

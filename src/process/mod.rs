@@ -29,7 +29,7 @@ pub use guest::{Guest, is_slice};
 pub use handover::{HandedOver, Handover};
 pub use parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
-    unit_cgroup, unit_of_directory,
+    unified_path, unit_cgroup, unit_of_directory,
 };
 pub use place::{PlacedOne, Seen, place, place_one, place_seen};
 pub use placement::{Failed, ForeignProcess, Placement, Verdict};

@@ -142,12 +142,18 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string), guest }
 }
 
+/// Where in cgroup v2 a process is, as `/proc/PID/cgroup` has it.
+pub fn unified_path(text: &[u8]) -> Option<String> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let path = lines.find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(std::str::from_utf8(path).ok()?.to_string())
+}
+
 /// The cgroup (v2) of the system unit in which the process is, as `/proc/PID/cgroup` has it, and
 /// the unit's name.
 pub fn unit_cgroup(text: &[u8]) -> Option<(String, String)> {
-    let mut lines = text.split(|byte| *byte == b'\n');
-    let path = std::str::from_utf8(lines.find_map(|line| line.strip_prefix(b"0::"))?).ok()?;
-    let unit = system_unit(path)?;
+    let path = unified_path(text)?;
+    let unit = system_unit(&path)?;
     let parts = || path.split('/').filter(|part| !part.is_empty());
     let depth = parts().position(|part| !is_slice(part))? + 1;
     let own: Vec<&str> = parts().take(depth).collect();

@@ -94,7 +94,7 @@ pub fn helpers() -> io::Result<Helpers> {
     if !netns_cookie && !socket_tag {
         loads(TagHelper::Task, Sockets::All)?;
     }
-    let btf::Layouts { mptcp, namespace } = btf::layouts()?;
+    let btf::Layouts { mptcp, namespace, .. } = btf::layouts()?;
     let mptcp = mptcp.filter(|layout| {
         let (tag, sockets) = (Some(TagHelper::Task), Sockets::All);
         let mptcp = Some(*layout);

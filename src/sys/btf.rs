@@ -20,6 +20,8 @@ pub struct Layouts {
     pub mptcp: Option<MptcpLayout>,
     /// Of any socket.
     pub namespace: Option<NamespaceLayout>,
+    /// A socket has its cgroup (v2) beside its tag (Linux 5.15, 8520e224f547).
+    pub has_both: bool,
 }
 
 /// The layouts in the running kernel.
@@ -61,7 +63,12 @@ fn described(btf: &[u8]) -> Layouts {
     const WANTED: [&[u8]; 6] =
         [b"mptcp_sock", b"sock", b"sock_cgroup_data", b"sock_common", b"net", b"ns_common"];
     let found = structures(btf, &WANTED);
-    Layouts { mptcp: found.as_ref().and_then(mptcp), namespace: found.as_ref().and_then(namespace) }
+    let has_both = |found| member(found, b"sock_cgroup_data", b"cgroup").is_some();
+    Layouts {
+        mptcp: found.as_ref().and_then(mptcp),
+        namespace: found.as_ref().and_then(namespace),
+        has_both: found.as_ref().is_some_and(has_both),
+    }
 }
 
 /// A member's type and its offset in bytes.
@@ -172,7 +179,7 @@ mod tests {
     #[test]
     fn offsets_are_found_behind_types_of_every_length() {
         let names = b"\0sock\0sk_uid\0sk_cgrp_data\0sock_cgroup_data\0classid\0mptcp_sock\0\
-            sock_common\0skc_net\0net\0ns\0ns_common\0inum\0";
+            sock_common\0skc_net\0net\0ns\0ns_common\0inum\0cgroup\0";
         let of = |name: &str| {
             let text = String::from_utf8_lossy(names);
             u32::try_from(text.find(&format!("\0{name}\0")).unwrap() + 1).unwrap()
@@ -181,7 +188,17 @@ mod tests {
             &[0, kind(INT, 0), 4, 32],
             &[0, kind(ARRAY, 0), 0, 1, 1, 4],
             &[0, kind(ENUM, 1), 4, 0, 0],
-            &[of("sock_cgroup_data"), kind(STRUCT, 1), 16, of("classid"), 1, 64],
+            &[
+                of("sock_cgroup_data"),
+                kind(STRUCT, 2),
+                16,
+                of("classid"),
+                1,
+                64,
+                of("cgroup"),
+                1,
+                0,
+            ],
             &[
                 of("sock"),
                 1 << 31 | kind(STRUCT, 2),
@@ -200,12 +217,23 @@ mod tests {
         ];
         let mptcp = Some(MptcpLayout { owner: 528, tag: 608 });
         let namespace = Some(NamespaceLayout { namespace: 48, inode: 136 });
-        assert_eq!(described(&description(types, names)), Layouts { mptcp, namespace });
+        assert_eq!(
+            described(&description(types, names)),
+            Layouts { mptcp, namespace, has_both: true }
+        );
         let without = described(&description(&types[..8], names));
-        assert_eq!(without, Layouts { mptcp: None, namespace }, "no MPTCP");
+        assert_eq!(without, Layouts { mptcp: None, namespace, has_both: true }, "no MPTCP");
         let another = [&types[..6], &types[7..]].concat();
         let without = described(&description(&another, names));
-        assert_eq!(without, Layouts { mptcp, namespace: None }, "another kind of namespace");
+        assert_eq!(
+            without,
+            Layouts { mptcp, namespace: None, has_both: true },
+            "another kind of namespace"
+        );
+        let mut one = types.to_vec();
+        let alone = [of("sock_cgroup_data"), kind(STRUCT, 1), 16, of("classid"), 1, 64];
+        one[3] = &alone;
+        assert!(!described(&description(&one, names)).has_both, "before Linux 5.15");
         let whole = description(types, names);
         for length in 0..whole.len() {
             assert_eq!(described(&whole[..length]), Layouts::default(), "cut off at {length}");

@@ -26,7 +26,7 @@ mod strange;
 mod u32;
 mod uid_range;
 
-pub use self::cgroup::{Cgroup, Turn};
+pub use self::cgroup::{Cgroup, Turn, pinned_name, pinned_owner};
 pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{BURST_MS, Class, LeafQdisc, Role};
 pub use self::filter::{Bits, Family, Filter, Match, Protocol};

@@ -37,7 +37,7 @@ users:
 ";
 
 /// What arrives on the ifb while the far side sends datagrams to this port of the host.
-fn sent_to(world: &mut World, family: Family, port: u16) -> Interval {
+pub fn sent_to(world: &mut World, family: Family, port: u16) -> Interval {
     let before = classes(IFB);
     let socket = world.far.socket(&Order::Datagram(world.host_at(family, port)));
     world.far.tell(&Order::Beat { socket, bytes: 1_000, bits_per_second: 4 * MBIT });
@@ -49,7 +49,7 @@ fn sent_to(world: &mut World, family: Family, port: u16) -> Interval {
 }
 
 #[track_caller]
-fn has_all(seen: &Interval, class: &str) {
+pub fn has_all(seen: &Interval, class: &str) {
     // In the root qdisc a shard's class has what all its users have.
     let leaves = seen.leaves().into_iter().filter(|(id, _)| !id.starts_with("1:e0"));
     let share = seen.bytes(class) as f64 / leaves.map(|(_, bytes)| bytes).sum::<u64>() as f64;

@@ -26,8 +26,7 @@ use crate::{arriving, engines, servers, shards, textbook};
 tests!(
     On::HostAndUml => a_host_without_the_hierarchy_is_shaped, between_the_two_no_packet_is_lost_or_nobodys, a_move_that_is_not_confirmed_is_taken_back;
     On::Untagged => a_kernel_that_forbids_net_cls_goes_without;
-    On::Host => a_run_that_is_killed_anywhere_is_made_good, what_tags_alone_can_do_is_refused,
-        a_rule_with_from_knows_the_sender;
+    On::Host => a_run_that_is_killed_anywhere_is_made_good, a_rule_with_from_knows_the_sender;
 );
 
 /// These tests again, without tags.
@@ -269,18 +268,6 @@ fn a_run_that_is_killed_anywhere_is_made_good() {
     println!("{killed} runs were killed, {both} with claims at both places; {strange} bytes");
     assert!(killed > 20 && both > 0, "{killed} runs were killed, {both} in a move");
     assert!(strange < 20_000, "{strange} bytes went through the default class");
-}
-
-fn what_tags_alone_can_do_is_refused() {
-    let _world = World::new();
-    apply(ANN_AND_BOB);
-    let own = std::process::id().to_string();
-    for (words, status) in [(&["attach", "ann", &own][..], 2), (&["run", "ann", "--", "true"], 125)]
-    {
-        let refused = shaper(words);
-        assert_eq!(refused.status, Some(status), "{}", refused.stderr);
-        assert!(refused.stderr.contains("classifier: uid"), "{}", refused.stderr);
-    }
 }
 
 fn a_rule_with_from_knows_the_sender() {

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::processes::all_passes_through;
+use crate::servers::{has_all, sent_to};
 use crate::support::accounts::{ANN, BOB, ROOT};
 use crate::support::actor::Actor;
 use crate::support::clock::soon;
@@ -25,7 +26,7 @@ tests!(
         a_unit_keeps_its_class_between_the_classifiers;
     On::HostEvents => the_daemon_knows_a_unit_that_starts,
         the_daemon_knows_a_unit_that_starts_also_beside_a_link_with_tags;
-    On::Host => a_run_with_units_that_is_killed_is_made_good;
+    On::Host => a_run_with_units_that_is_killed_is_made_good, what_arrives_for_a_units_socket_is_the_units;
 );
 
 fn text(classifier: &str, unit: &Unit) -> String {
@@ -109,6 +110,29 @@ fn what_a_unit_sends_is_in_its_class() {
     shaper(&["clear"]).exits(0);
     assert!(!Path::new("/run/shaper").exists(), "clear leaves nothing");
     assert!(!world.on_host("tc qdisc show dev up0").stdout.contains("htb"));
+}
+
+/// Before it has sent anything.
+fn what_arrives_for_a_units_socket_is_the_units() {
+    let (mut world, unit) = (World::new(), Unit::new());
+    let text = text("uid", &unit).replace("{rate: 100mbit,", "{rate: 100mbit, down: 90mbit,");
+    let mut served = world.actor(ROOT);
+    unit.take_below("deeper", served.pid());
+    served.sink(Proto::Udp, 7_000);
+    let mut ann = world.actor(ANN);
+    unit.take(ann.pid());
+    ann.sink(Proto::Udp, 7_001);
+    apply(&text);
+    let class = number("user/served");
+    for (family, port) in [(Family::V4, 7_000), (Family::V6, 7_001)] {
+        has_all(&sent_to(&mut world, family, port), &class);
+    }
+    // Nor does `status` count it as nobody's.
+    pour(&mut world, &mut served, Family::V4);
+    all_passes_through(&class);
+    let status = shaper(&["status", "--json"]).exits(0).json();
+    let defaulted = &status["default_connections"];
+    assert!(defaulted.as_array().is_none_or(Vec::is_empty), "{defaulted}");
 }
 
 fn a_unit_that_comes_again_has_its_class_again() {

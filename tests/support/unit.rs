@@ -49,6 +49,13 @@ impl Unit {
         fs::write(cgroup.join("cgroup.procs"), pid.to_string()).expect("a unit's process");
     }
 
+    /// Makes a cgroup below the unit's own one for threads.
+    pub fn make_threaded(&self, below: &str) {
+        let cgroup = self.cgroup.join(below);
+        fs::create_dir_all(&cgroup).expect("a cgroup of the unit's");
+        fs::write(cgroup.join("cgroup.type"), "threaded").expect("a cgroup for threads");
+    }
+
     /// Starts an actor of root's as the service manager starts a program: in the cgroup already
     /// when it is run.
     pub fn start(&self) -> Actor {

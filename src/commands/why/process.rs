@@ -32,7 +32,9 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
         );
     }
     let is_here = process.netns == Some(view.netns);
+    let by_cgroup = pinned_by_cgroup(on, pid);
     match process::claim_of(process, &view) {
+        _ if !view.places && by_cgroup.is_some() => owner = by_cgroup.clone(),
         Some(Claim::Pinned(pinned)) => {
             notes.push("`shaper run` or `shaper attach` put it there".to_string());
             owner = Some(pinned);
@@ -44,9 +46,24 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
         }
         _ => {}
     }
+    if by_cgroup.is_some() {
+        notes.push(
+            "where no tags are read, `shaper run` or `shaper attach` put it there by the cgroup of the sockets that it makes; those that it had before, was passed, or accepts from an older listener are whose they were"
+                .to_string(),
+        );
+    }
     let mut answer = answer(on, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);
     Ok(answer)
+}
+
+/// Whose class the sockets are in that a process makes in a cgroup of ours, where no tags are read.
+fn pinned_by_cgroup(on: &On<'_>, pid: u32) -> Option<Owner> {
+    let state = &on.meaning.observation.state;
+    let given = &state.owners.as_ref()?.cgroups;
+    let pinned = on.kernel.pinned_process(pid)?;
+    let class = given.get(&(pinned.cgroup, Turn::First))?;
+    owner_of(state, *class)
 }
 
 /// Whose a process without a tag is now, and what is to be said of that: the owner of its sockets

@@ -55,6 +55,9 @@ impl Run<'_, '_> {
                     Claim::Retired(..) => false,
                     Claim::Owner(_) => instance.is_retired(classid.minor())?,
                 };
+                if let Claim::Pinned(owner) = claim {
+                    self.kernel.remove_pinned(Some(owner));
+                }
                 if !stays {
                     self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
                 }

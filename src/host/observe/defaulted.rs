@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::classes::Classes;
 use super::error::ObserveError;
-use super::servers::{Classes, LOOPBACK, addresses, bound, list};
+use super::servers::{LOOPBACK, addresses, bound, list};
 use crate::classify::decision::decide;
 use crate::facts::LinkFacts;
 use crate::host::Kernel;

@@ -42,24 +42,27 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
 }
 
 /// Opens the maps that the filters of the instance's links name, without looking at anything else.
-/// Does nothing where no deciding program stands.
+/// Does nothing where no deciding program stands. Returns whether one asks for sockets' cgroups.
 ///
 /// # Errors
 /// The links or their filters cannot be listed; EPERM without CAP_SYS_ADMIN.
-pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
+pub fn open_owners(kernel: &mut Kernel) -> Result<bool, ObserveError> {
     let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
     let mut named: Option<MapIds> = None;
+    let mut asks_cgroups = false;
     for link in links {
         let filters = request::dump::filters(link.ifindex, ClassId::ROOT);
         // The link may be gone by now, and most have no root qdisc of this number.
         let records = kernel.netlink.dump(&filters, decode::filter).unwrap_or_default();
-        named = named.max(assemble::maps(&records).into_values().max());
+        let programs = assemble::programs(&records);
+        named = named.max(programs.values().map(|(_, maps)| *maps).max());
+        asks_cgroups |= programs.values().any(|(program, _)| program.asks_cgroups());
     }
     if let Some(ids) = named.filter(|ids| kernel.owners.as_ref().map(Maps::ids) != Some(*ids)) {
         let open = |source| ObserveError::Read { path: format!("BPF maps {ids}"), source };
         kernel.owners = Some(Maps::open(ids).map_err(open)?);
     }
-    Ok(())
+    Ok(asks_cgroups)
 }
 
 /// Drivers whose devices send packets of other network namespaces' sockets through a link of this

@@ -1,11 +1,11 @@
 //! The sockets that are bound to a port, with their owners' classes, and the map that has them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use log::debug;
 
+use super::classes::Classes;
 use super::error::ObserveError;
 use crate::classify::servers::{self, Bound, Protocol, Servers};
 use crate::host::Kernel;
@@ -15,7 +15,6 @@ use crate::netlink::{Message, Request, address};
 use crate::sys::bpf::ServerMap;
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::Family;
-use crate::units::ClassId;
 
 /// The map that filters read, of these that their names say: the one that is open, else the newest,
 /// which is opened. `None`: there is none, or it may not be opened.
@@ -113,36 +112,4 @@ pub(super) fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Socke
     let listed = netlink.dump(&address::addresses(), address::local)?;
     let all = listed.into_iter().flatten().chain([IpAddr::from([255; 4])]);
     Ok(all.filter(|address| !address.is_loopback()).collect())
-}
-
-/// Classes by owner and tag, each asked for once.
-#[derive(Default)]
-pub(super) struct Classes {
-    known: BTreeMap<(u32, ClassId), ClassId>,
-    /// Whether tags count here, once that was asked.
-    by_tags: Option<bool>,
-}
-
-impl Classes {
-    /// The class of what the socket sends; [`ClassId::NONE`]: nobody's.
-    pub(super) fn of(
-        &mut self,
-        kernel: &Kernel,
-        socket: &BoundSocket,
-    ) -> Result<ClassId, ObserveError> {
-        // Without a tag the kernel tells the priority, which root alone sets above 6.
-        let by_tags = *self.by_tags.get_or_insert_with(|| kernel.places());
-        let tag = socket.tag.filter(|_| by_tags).and_then(ClassId::our_class);
-        let tag = tag.unwrap_or(ClassId::NONE);
-        // Where nothing asks for owners (`cls_cgroup`), the tag decides.
-        let Some(maps) = &kernel.owners else { return Ok(tag) };
-        let key = (socket.uid, tag);
-        if let Some(class) = self.known.get(&key) {
-            return Ok(*class);
-        }
-        let read = |source: io::Error| ObserveError::Read { path: "BPF maps".to_string(), source };
-        let class = maps.class_of(socket.uid, tag).map_err(read)?;
-        self.known.insert(key, class);
-        Ok(class)
-    }
 }

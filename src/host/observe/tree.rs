@@ -213,7 +213,7 @@ fn filters(
     let bound = filters.iter().filter(|record| !is_ours(record.pref));
     let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
     seen.bound.extend(bound);
-    let maps = assemble::maps(&filters).into_iter();
+    let maps = assemble::programs(&filters).into_iter().map(|(pref, (_, maps))| (pref, maps));
     seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
     let finders = hooks::finders(&filters).into_iter();
     seen.finders.extend(finders.map(|(pref, finds)| ((parent, pref), finds)));

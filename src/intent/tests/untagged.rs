@@ -1,9 +1,9 @@
 //! Units where no tags are read: by the cgroups (v2) of sockets.
 
 use super::*;
-use crate::facts::{Lack, NoCgroups};
+use crate::facts::{Lack, NoCgroups, Spared};
 use crate::plan::{Step, Whole};
-use crate::tree::{Cgroup, Filter, OwnerKey, Turn};
+use crate::tree::{Cgroup, Filter, Key, OwnerKey, Turn};
 
 const POLICY: &str = "
 links: {eth0: {rate: 1gbit, classifier: uid}}
@@ -155,6 +155,65 @@ fn before_linux_5_15_a_socket_has_no_cgroup_where_tags_are_used() {
     assert!(of((5, 10), POLICY).contains("`units` caps nothing if net_cls"));
     assert!(of((5, 10), &both).contains("once tags are used, which eth1 reads"));
     assert_eq!(of((5, 10), &POLICY.replace("uid", "bpf")), "");
+    // Unless the kernel describes it as a newer one's.
+    let mut seen = with_units(&[(2, 40, "web.service")]);
+    (seen.facts.release, seen.facts.has_both) = (Some((5, 14)), true);
+    assert!(resolve(&intent(POLICY), seen).unwrap().meaning.warnings.is_empty());
+}
+
+#[test]
+fn net_cls_is_left_unmounted_for_units_that_have_cgroups() {
+    let text = POLICY.replace("uid", "auto");
+    let auto = intent(&text);
+    let needs = |seen: &Observation| needs_tags(&auto.policy, &seen.facts);
+    let mut seen = with_units(&[(2, 40, "web.service")]);
+    seen.facts.release = Some((6, 1));
+    assert!(!needs(&seen));
+    assert!(needs_tags(&intent(&POLICY.replace("uid", "bpf")).policy, &seen.facts));
+    seen.facts.features.spared = Some(Spared::Podman);
+    let given = |seen: &Observation| {
+        let owners = resolve(&auto, seen.clone()).unwrap().desired.owners.unwrap();
+        owners.cgroups.len()
+    };
+    assert_eq!(given(&seen), 1, "its unit is known by its cgroup");
+    // As if the link said `uid`.
+    seen.facts.features.helpers.ancestor_cgroup = false;
+    assert!(resolve(&auto, seen.clone()).is_err());
+    for (release, has_both, needed) in [((5, 10), false, true), ((5, 14), true, false)] {
+        (seen.facts.release, seen.facts.has_both) = (Some(release), has_both);
+        assert_eq!(needs(&seen), needed);
+    }
+    seen.facts.unit_cgroups = Some(Err(NoCgroups::NotMounted));
+    assert!(needs(&seen));
+}
+
+#[test]
+fn what_run_put_somewhere_has_its_owners_class_on_whatever_plan() {
+    let text = POLICY.replace("users: {", "users: {ann: 20mbit, ");
+    let ann = Owner::User(Key::new("ann").unwrap());
+    let (at, web) = (Cgroup { level: 3, id: 77 }, Cgroup { level: 2, id: 40 });
+    let mut seen = with_units(&[(2, 40, "web.service")]);
+    seen.facts.pinned_cgroups = BTreeMap::from([(at, ann.clone())]);
+    let shaped = shaped_with(&intent(&text), seen.clone());
+    let class = |owner: &Owner| shaped.state.claims[&Claim::Owner(owner.clone())];
+    let table = shaped.state.owners.as_ref().unwrap();
+    let webs = class(&Owner::User(Key::new("web").unwrap()));
+    assert_eq!(
+        table.cgroups,
+        [((web, Turn::First), webs), ((at, Turn::First), class(&ann))].into()
+    );
+    // Its process has ended, or another one was put there: no news for cron.
+    for pinned in [BTreeMap::new(), [(at, ann.clone()), (Cgroup { id: 78, ..at }, ann)].into()] {
+        let mut now = shaped.clone();
+        now.facts.pinned_cgroups = pinned;
+        let plan = resolve(&intent(&text), now).unwrap().plan;
+        assert!(!plan.steps.is_empty() && plan.steps.iter().all(|it| it.routine), "{plan}");
+    }
+    // Where tags are read they say it.
+    let mut tagged = with_units(&[(2, 40, "web.service")]);
+    tagged.facts.pinned_cgroups = seen.facts.pinned_cgroups;
+    let owners = shaped_with(&intent(&text.replace("uid", "bpf")), tagged).state.owners.unwrap();
+    assert_eq!(owners.cgroups, BTreeMap::new());
 }
 
 #[test]

@@ -38,7 +38,15 @@ fn with_running(from: &KernelState, to: &KernelState, running: &[u32]) -> Plan {
     let running = running.iter().copied().collect();
     let accounts = Accounts { running, ..Accounts::default() };
     let derived = BTreeSet::new();
-    plan.mark_routine(from, &Logins { accounts: &accounts, derived, unit_cgroups: None });
+    plan.mark_routine(
+        from,
+        &Logins {
+            accounts: &accounts,
+            derived,
+            unit_cgroups: None,
+            pinned_cgroups: &Default::default(),
+        },
+    );
     plan
 }
 

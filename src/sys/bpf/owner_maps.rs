@@ -103,6 +103,12 @@ impl Maps {
         let sources = self.sources.entries::<SOURCE_KEY_BYTES>()?.into_iter();
         let sources =
             sources.filter_map(|(key, class)| Some((inner::source(key)?, ClassId(class))));
+        let cgroups = self.cgroups()?;
+        Ok(OwnerTable { accounts, ranges: ranges.collect(), sources: sources.collect(), cgroups })
+    }
+
+    /// The classes of cgroups.
+    pub fn cgroups(&self) -> io::Result<BTreeMap<(Cgroup, Turn), ClassId>> {
         let levels = self.given.value(&cgroups::MASK_KEY)?.unwrap_or_default();
         let cgroups = self.given.entries::<8>()?.into_iter().filter_map(|(key, class)| {
             let (cgroup, turn) = cgroups::cgroup(key)?;
@@ -110,8 +116,7 @@ impl Maps {
             let is_asked = levels & cgroups::bit(cgroup.level, turn) != 0;
             is_asked.then_some(((cgroup, turn), ClassId(class)))
         });
-        let cgroups = cgroups.collect();
-        Ok(OwnerTable { accounts, ranges: ranges.collect(), sources: sources.collect(), cgroups })
+        Ok(cgroups.collect())
     }
 
     /// Sets or removes one entry. ENOENT: there was no entry to remove.
