@@ -184,7 +184,7 @@ impl Stay {
             Step::Claim(_, change) => change.after().is_none() && !self.links.is_empty(),
             Step::Owners(change) => change.after().is_none() && !self.links.is_empty(),
             Step::Ifb(name, change) => {
-                let mut ifbs = self.links.iter().map(|link| link.ingress());
+                let mut ifbs = self.links.iter().map(LinkName::ingress);
                 change.after().is_none() && ifbs.any(|port| port.device() == *name)
             }
             Step::Root(port, change) => change.after().is_none() && self.holds(&port.link),
