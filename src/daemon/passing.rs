@@ -117,7 +117,7 @@ impl Passing {
     }
 
     /// Whether a firewall has come or gone at the ingress hook of a link, of those that are refused
-    /// with one: the kernel tells rtnetlink nothing of it, and it sees no packet that is redirected.
+    /// with one: rtnetlink tells nothing of it, and it sees no packet that is redirected.
     pub(super) fn another_firewall(
         &mut self,
         found: Option<BTreeMap<LinkName, String>>,

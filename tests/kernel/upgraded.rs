@@ -139,8 +139,8 @@ fn confined() -> Daemon {
     Daemon::run(command)
 }
 
-/// Numbered packets that come from outside, one a millisecond, while this happens: none is lost, and
-/// none comes twice.
+/// Numbered packets that come from outside, one a millisecond, while this happens: none is lost,
+/// and none comes twice.
 fn knocked(world: &mut World, port: u16, what: impl FnOnce(&mut World)) -> Timeline {
     let mut host = world.actor(ROOT);
     host.sink(Proto::Udp, port);
