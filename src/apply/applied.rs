@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::desired;
 use crate::facts::{Accounts, Facts, LinkFacts, Observation};
 use crate::intent::{Meaning, PassedOver};
 use crate::model::Model;
 use crate::plan::{Phase, Planned, Step, Whole, people, perform};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
-use crate::times::Timestamp;
+use crate::status;
+use crate::times::{TimeZone, Timestamp};
 use crate::tree::{Filter, KernelState, LinkName};
 use crate::units::Psched;
 
@@ -63,6 +65,10 @@ pub struct InForce {
     pub passed_over: PassedOver,
     /// The moment of the look that found it so.
     pub looked_at: Timestamp,
+    /// The host's zone.
+    pub zone: TimeZone,
+    /// Whether processes are in the directories of those who claim them.
+    pub places: bool,
 }
 
 impl InForce {
@@ -73,7 +79,8 @@ impl InForce {
         ifbs: BTreeMap<LinkName, u32>,
     ) -> InForce {
         let good = meaning.good_links();
-        let Facts { accounts, links, now: looked_at, .. } = meaning.observation.facts;
+        let places = desired::reads_tags(&meaning.model, &meaning.facts().features);
+        let Facts { accounts, links, now: looked_at, zones, .. } = meaning.observation.facts;
         let is_labelled = |name: &LinkName| {
             let clsact = state.clsact.get(name).into_iter();
             let mut filters = clsact.flat_map(|clsact| clsact.ingress.filters.values());
@@ -87,6 +94,7 @@ impl InForce {
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
         let Meaning { model, in_the_way, passed_over, .. } = meaning;
+        let zone = zones.here;
         InForce {
             model,
             accounts,
@@ -98,7 +106,15 @@ impl InForce {
             in_the_way,
             passed_over,
             looked_at,
+            zone,
+            places,
         }
+    }
+
+    /// Whether accounts are told something: what they used and which limits hold, or whose class
+    /// they are in, where no directory says that.
+    pub fn tells(&self) -> bool {
+        !self.places || status::tells(&self.model)
     }
 
     /// The links to guests that are labelled as nobody's, by name and ifindex.

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::execute::{self, Gate};
 use crate::host::observe::{self, Wanted};
+use crate::host::told;
 use crate::plan::{Step, Whole, diff};
 use crate::process;
 use crate::sys::signal;
@@ -63,6 +64,9 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
         locked.forget_policy()?;
         if let Some(left) = kernel.left() {
             left.lock_left()?.remove_all()?;
+        }
+        if let Err(error) = told::forget_all(&kernel.name) {
+            log::warn!("what users were told of their limits is left: {error}");
         }
         locked.remove_if_empty()?;
         drop(locked);

@@ -14,6 +14,7 @@ mod place;
 mod rounds;
 mod session;
 mod source;
+mod telling;
 mod undo;
 mod used;
 
@@ -66,6 +67,7 @@ pub fn apply(
     if session.keeps_use() == Keeps::Nobody {
         session.keep_use(Keeps::Run);
     }
+    let waits = may.confirm.is_some();
     let has_quotas = request.intent.policy.quotas().next().is_some();
     let outcome = run(session, request, may, gate);
     match (has_quotas, session.keeps_use()) {
@@ -74,7 +76,15 @@ pub fn apply(
         (true, Keeps::Run) => session.write_use(),
         _ => {}
     }
+    // What may be taken back nobody is told.
+    if let (Keeps::Run, Some(in_force), false) = (session.keeps_use(), in_force(&outcome), waits) {
+        let _all_are = session.tell_accounts(in_force, usize::MAX);
+    }
     outcome
+}
+
+fn in_force(outcome: &Result<Applied, Failure>) -> Option<&InForce> {
+    outcome.as_ref().ok()?.in_force.as_ref()
 }
 
 fn run(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::applied::InForce;
+use super::telling::Telling;
 use super::used::{Keeps, Use};
 use crate::accounts::{Limit, Question};
 use crate::engines::{self, Answer, Known};
@@ -34,6 +35,8 @@ pub struct Session {
     pub engines: Engines,
     /// What owners with a quota have used.
     used: Use,
+    /// What accounts are told of themselves.
+    telling: Telling,
 }
 
 /// What container engines said so far, and whether a look may wait for them.
@@ -121,7 +124,14 @@ impl Session {
     /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
         let engines = Engines { known: Known::default(), may_be_asked: true };
-        Session { kernel, features: None, down: None, engines, used: Use::default() }
+        Session {
+            kernel,
+            features: None,
+            down: None,
+            engines,
+            used: Use::default(),
+            telling: Telling::default(),
+        }
     }
 
     /// One in which no look waits for a container engine: for who needs no container's name.
@@ -156,6 +166,12 @@ impl Session {
     /// Writes down what was counted of it.
     pub fn write_use(&mut self) {
         self.used.write();
+    }
+
+    /// Goes on telling accounts what was used of their quotas and which limits hold, at most so
+    /// many; returns whether all were told.
+    pub fn tell_accounts(&mut self, in_force: &InForce, most: usize) -> bool {
+        self.telling.go_on((&self.kernel.name, most), in_force, self.used.known())
     }
 
     /// Grants an owner more of his quotas; what was counted is written down before.

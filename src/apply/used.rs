@@ -15,7 +15,7 @@ use crate::host::observe::{self, ObserveError, Sent, Snapshot};
 use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened};
 use crate::model::{self, Next};
 use crate::policy::Policy;
-use crate::quota::{Grant, Outlook, Slots};
+use crate::quota::{Account, Grant, Outlook, Slots};
 use crate::sys::clock;
 use crate::sys::offspring::Offspring;
 use crate::times::Timestamp;
@@ -227,6 +227,14 @@ impl Use {
         Ok(Cow::Borrowed(ledger.book()))
     }
 
+    /// What all have used by now, as far as it is known, and by which moment quotas are judged.
+    pub(super) fn known(&self) -> Option<(&BTreeMap<Owner, Account>, Timestamp)> {
+        let book = self.ledger.as_ref()?.book();
+        let (time, is_right) = (Timestamp::now(), clock::is_synchronized());
+        let moment = Moment { time, is_right, epoch: String::new() };
+        Some((&*book.accounts, book.time(&moment)))
+    }
+
     /// Writes down what was counted.
     pub(super) fn write(&mut self) {
         let Some(ledger) = &mut self.ledger else { return };
@@ -378,7 +386,7 @@ fn epoch(kernel: &Kernel) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Account;
+    use crate::facts;
     use crate::policy;
 
     /// The book has another name for the uid, and would take that for another account's.
@@ -390,7 +398,8 @@ mod tests {
         let class = |minor| ClassId::ours(crate::units::Minor(minor));
         let claims = [(known.clone(), 0x10), (silent.clone(), 0x11)];
         let claims = claims.map(|(owner, minor)| (Claim::Owner(owner), class(minor))).into();
-        let account = |name: &str| Account { name: name.to_string(), gids: BTreeSet::default() };
+        let account =
+            |name: &str| facts::Account { name: name.to_string(), gids: BTreeSet::default() };
         let by_uid = [(1000, account("ann")), (1001, account("1001"))].into();
         let accounts = Accounts { by_uid, ..Accounts::default() };
         let count = Count {

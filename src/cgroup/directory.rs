@@ -40,7 +40,10 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 
 /// Makes a directory with these permissions, whatever the umask takes away: users see their own
 /// limits where root's umask is 077, too. One that is there already stays as it is.
-pub(super) fn make(path: &Path, mode: u32) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the file system.
+pub fn make(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => match fs::set_permissions(path, Permissions::from_mode(mode)) {
             // Another run has removed it meanwhile: found out by whoever uses it.
@@ -89,6 +92,26 @@ pub(super) fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(Error::Io { source, .. }) if vanished(&source) => Ok(Vec::new()),
         Err(error) => Err(error),
+    }
+}
+
+/// How many processes are in a directory, as [`members_of`] lists them.
+pub(super) fn count_in(directory: &Path) -> Result<usize, Error> {
+    let path = directory.join(PROCS);
+    let count = || -> io::Result<usize> {
+        let (mut file, mut buffer, mut count) = (File::open(&path)?, [0; 4096], 0);
+        loop {
+            let length = file.read(&mut buffer)?;
+            let lines = buffer.iter().take(length).filter(|byte| **byte == b'\n').count();
+            count += lines;
+            if length == 0 {
+                return Ok(count);
+            }
+        }
+    };
+    match count() {
+        Err(error) if vanished(&error) => Ok(0),
+        count => count.map_err(Error::io("read", &path)),
     }
 }
 

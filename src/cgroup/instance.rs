@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::directory::{
-    Attached, CLASSID, PROCS, members_of, move_process, read_classid, vanished,
+    Attached, CLASSID, PROCS, count_in, members_of, move_process, read_classid, vanished,
 };
 use super::error::Error;
 use crate::tree::{Claim, Owner};
@@ -80,6 +80,11 @@ impl Instance {
     /// directory that does not exist has none.
     pub fn members(&self, claim: &Claim) -> Result<Vec<u32>, Error> {
         members_of(&self.directory(claim))
+    }
+
+    /// How many processes are in the claim's directory, as [`Instance::members`] lists them.
+    pub fn count(&self, claim: &Claim) -> Result<usize, Error> {
+        count_in(&self.directory(claim))
     }
 
     /// Whether any process is in the owner's directory or in `…/pinned` below it.
@@ -237,6 +242,11 @@ mod tests {
         let (_folder, instance) = instance(&[("user/bob", 1)]);
         fs::write(instance.directory(&claim("user/bob")).join(PROCS), "12\n4711\n").unwrap();
         assert_eq!(instance.members(&claim("user/bob")).unwrap(), [12, 4711]);
+        assert_eq!(instance.count(&claim("user/bob")).unwrap(), 2);
+        let many: String = (1..5_000).map(|pid| format!("{pid}\n")).collect();
+        fs::write(instance.directory(&claim("user/bob")).join(PROCS), many).unwrap();
+        assert_eq!(instance.count(&claim("user/bob")).unwrap(), 4_999);
+        assert_eq!(instance.count(&claim("user/eve")).unwrap(), 0);
     }
 
     #[test]

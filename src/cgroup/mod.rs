@@ -26,7 +26,7 @@ mod unified;
 
 pub use claims::{CLAIMS, plain_instance};
 pub use condition::Condition;
-pub use directory::{Attached, make_folder};
+pub use directory::{Attached, make as make_directory, make_folder};
 pub use doors::Doors;
 pub use error::Error;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unmount};

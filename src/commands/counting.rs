@@ -20,7 +20,7 @@ use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::{LinkRef, Policy};
 use crate::process::{self, Process};
 use crate::sample::{Differences, Sample, Upkeep};
-use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs};
+use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs, Told};
 use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
@@ -44,6 +44,8 @@ pub(super) struct Counting {
     began: Instant,
     /// When everything was looked at.
     looked: Instant,
+    /// Whether it is asked since when owners have their classes.
+    since: bool,
     /// Why names are missing, where NSS did not say them all.
     pub nameless: Option<String>,
     /// The caller, to whom only what he has is told; `None`: root.
@@ -64,12 +66,23 @@ fn look(kernel: &mut Kernel) -> Result<Snapshot, Failure> {
 impl Counting {
     /// Enters the network namespace that the command line names, and looks.
     pub(super) fn begin(global: &Global) -> Result<Counting, Failure> {
+        Counting::look(global, true)
+    }
+
+    /// The same for whoever does not ask since when owners have their classes, of whom there may be
+    /// many thousands.
+    pub(super) fn without_since(global: &Global) -> Result<Counting, Failure> {
+        Counting::look(global, false)
+    }
+
+    fn look(global: &Global, since: bool) -> Result<Counting, Failure> {
         let mut kernel = scope::open(global)?;
         let snapshot = look(&mut kernel)?;
         let (now, inputs) = (Instant::now(), StatusInputs::default());
         let (began, looked) = (now, now);
         let (nameless, own) = (None, Own::of(&kernel)?);
-        let mut counting = Counting { kernel, snapshot, inputs, began, looked, nameless, own };
+        let mut counting =
+            Counting { kernel, snapshot, inputs, began, looked, since, nameless, own };
         counting.read_inputs()?;
         Ok(counting)
     }
@@ -93,6 +106,11 @@ impl Counting {
         }
         // Classes come and go all the time; the counters of the whole look are as good as any.
         Ok(Sample::of(&self.snapshot, self.began.elapsed()))
+    }
+
+    /// The counters as the last look at everything has them.
+    pub(super) fn seen(&self) -> Sample {
+        Sample::of(&self.snapshot, self.began.elapsed())
     }
 
     /// What is counted in so long from now on.
@@ -225,6 +243,9 @@ impl Counting {
             if let Owner::Uid(uid) = owner {
                 question.uids.insert(*uid);
             }
+            if !self.since {
+                continue;
+            }
             let made =
                 std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
             if let Ok(made) = made {
@@ -251,6 +272,11 @@ impl Counting {
     fn read_limits(&mut self) {
         self.inputs.limits = Limits::default();
         self.inputs.quotas.clear();
+        if let Some(own) = &self.own {
+            self.inputs.limits = own.told.as_ref().map(Told::limits).unwrap_or_default();
+            self.inputs.quotas = own.told.as_ref().map(Told::quotas).unwrap_or_default();
+            return;
+        }
         let file = daemon::policy_applied(&self.kernel);
         let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
         let is_plain = |it: Policy| it.times.is_empty() && it.quotas().next().is_none();
@@ -270,8 +296,8 @@ impl Counting {
         }
     }
 
-    /// Counts the owners' processes, where there are not more owners than `most`: that takes two
-    /// files for each.
+    /// Counts the owners' processes, with those that `run` and `attach` put there, where there are
+    /// not more owners than `most`: that takes a file or two for each.
     fn count_processes(&mut self, most: usize) -> Result<(), Failure> {
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
         let claims = &self.snapshot.observation.state.claims;
@@ -285,7 +311,12 @@ impl Counting {
         }
         for claim in claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
-            self.inputs.processes.insert(owner.clone(), members(&instance, owner)?);
+            let pinned = Claim::Pinned(owner.clone());
+            let mut count = instance.count(claim)?;
+            if claims.contains_key(&pinned) {
+                count += instance.count(&pinned)?;
+            }
+            self.inputs.processes.insert(owner.clone(), count);
         }
         Ok(())
     }
@@ -304,7 +335,15 @@ impl Counting {
                 whose.insert(*class, owner);
             }
         }
-        let Some(owners) = owners else { return Ok(BTreeMap::new()) };
+        let Some(owners) = owners else {
+            // Who is not root may not read the maps, and is told whose class he is in.
+            let own = self.own.as_ref();
+            let owner = own.and_then(|own| Some((own.uid, own.told.as_ref()?.owner()?)));
+            let Some((uid, owner)) = owner else { return Ok(counts) };
+            let processes = process::scan(&self.kernel.proc_root)?.processes;
+            let his = processes.iter().filter(|it| it.is_alive() && it.uid == uid).count();
+            return Ok([(owner, his)].into());
+        };
         let view = self.kernel.view()?;
         for process in process::scan(&self.kernel.proc_root)?.processes {
             let is_counted = process.is_alive() && view.may_claim(&process);
@@ -356,17 +395,6 @@ pub(super) fn pending(instance: &Instance) -> Result<Option<Pending>, Failure> {
     let left = |until: SystemTime| until.duration_since(SystemTime::now()).unwrap_or_default();
     let seconds_left = instance.confirm_until().map(|until| left(until).as_secs());
     Ok(Some(Pending { guard, seconds_left }))
-}
-
-/// Processes of an owner, with those that `run` and `attach` put there.
-fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
-    let own = instance.members(&Claim::Owner(owner.clone()))?.len();
-    Ok(match owner {
-        Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_) => {
-            own + instance.members(&Claim::Pinned(owner.clone()))?.len()
-        }
-        Owner::Class(_) | Owner::Newcomers | Owner::Group(_) => own,
-    })
 }
 
 /// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a

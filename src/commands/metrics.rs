@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::counting::{self, Counting};
 use super::output::{self, Output};
 use crate::cgroup::make_folder;
-use crate::cli::StatusOptions;
+use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
 use crate::host::kept::{self, ROOM, Totals};
 use crate::sample::Ledger;
@@ -26,7 +26,7 @@ const ELSEWHERE: &str = "metrics are at /metrics\n";
 
 /// The metrics of all that is shaped.
 pub(super) fn metrics(
-    counting: &mut Counting,
+    global: &Global,
     options: &StatusOptions,
     format: MetricsFormat,
 ) -> Result<Output, Failure> {
@@ -35,7 +35,12 @@ pub(super) fn metrics(
             .map_err(Failure::refused)?;
         return Ok(Output::default());
     }
-    let (ledger, kept) = counted(counting)?;
+    // Two runs at once would each forget what the other has counted, and whoever has looked before
+    // the other one did would take its classes for new ones. Whoever may not write has no lock, and
+    // keeps nothing.
+    let locked = lock();
+    let mut counting = Counting::without_since(global)?;
+    let (ledger, kept) = counted(&counting, locked)?;
     let upkeep = counting::upkeep(&counting.kernel);
     let report = counting.status(None);
     let page = status::metrics(&report, (&ledger, upkeep.as_ref()), options.top, format);
@@ -63,17 +68,17 @@ fn kind(format: MetricsFormat) -> &'static str {
 }
 
 /// The ledger with what was counted until now, and whether it could be kept for the next run.
-fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure> {
+fn counted(
+    counting: &Counting,
+    locked: io::Result<File>,
+) -> Result<(Ledger, io::Result<()>), Failure> {
     let path = kept::path(Totals::Classes, &counting.kernel.name);
-    // Two runs at once would each forget what the other has counted. Whoever may not write has
-    // no lock, and keeps nothing.
-    let locked = lock();
     let mut ledger = match fs::read_to_string(&path) {
         Ok(text) => Ledger::parse(&text).unwrap_or_default(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
         Err(error) => return Ok((Ledger::default(), Err(error))),
     };
-    ledger.count(&counting.sample()?);
+    ledger.count(&counting.seen());
     let kept = locked.and_then(|_locked| kept::write(&path, &ledger.print()));
     Ok((ledger, kept))
 }

@@ -2,13 +2,15 @@
 //! others'.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use nix::unistd;
 
 use super::whom;
 use crate::failure::Failure;
-use crate::host::Kernel;
+use crate::host::{Kernel, told};
 use crate::process::{self, Process};
+use crate::status::Told;
 use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
@@ -39,6 +41,10 @@ pub(super) struct Own {
     pub uid: u32,
     /// Whose classes his processes are in, or would be.
     pub owners: BTreeSet<Owner>,
+    /// What he is told of his limits and of what he used.
+    pub told: Option<Told>,
+    /// Until when that was counted.
+    pub told_at: Option<SystemTime>,
 }
 
 /// What a caller who is not root asks about.
@@ -73,7 +79,12 @@ impl Own {
             owners.extend(whom::claimant(&kernel.name, uid, None).ok().flatten());
         }
         owners.insert(Owner::Uid(uid));
-        Ok(Some(Own { uid, owners }))
+        let read = told::read(&kernel.name, uid);
+        let read = read.inspect_err(|error| log::debug!("what you are told of yourself: {error}"));
+        let read = read.ok().flatten();
+        let told = read.as_ref().and_then(|(text, _)| Told::parse(text));
+        owners.extend(told.as_ref().and_then(Told::owner));
+        Ok(Some(Own { uid, owners, told, told_at: read.map(|(_, at)| at) }))
     }
 
     /// Refuses a name that is neither his nor that of a class which he is in.

@@ -12,6 +12,7 @@ use super::why;
 use crate::apply;
 use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
+use crate::status::Quota;
 use crate::text::shown;
 
 /// Between two readings of the counters that say what holds the caller back.
@@ -52,6 +53,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         claimed_by: first().map(|user| format!("{}.{}", user.source, user.user)),
         classid: first().map(|user| user.classid.clone()),
         held_back: status.held_back(),
+        quotas: status.quotas.clone(),
         notes,
         by_tags,
     };
@@ -69,6 +71,8 @@ struct Answer {
     claimed_by: Option<String>,
     classid: Option<String>,
     held_back: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quotas: Vec<Quota>,
     notes: Vec<&'static str>,
     /// Whether directories say whose a process is.
     #[serde(skip)]
@@ -83,7 +87,8 @@ impl Answer {
         });
         let class = self.classid.iter().map(|classid| format!("class {classid}"));
         let notes = self.notes.iter().map(ToString::to_string);
-        let lines = class.chain(self.held_back.iter().cloned()).chain(notes);
+        let quotas = self.quotas.iter().map(|quota| format!("quota: {}", quota.words()));
+        let lines = class.chain(self.held_back.iter().cloned()).chain(quotas).chain(notes);
         let lines: String = lines.map(|line| format!("  {line}\n")).collect();
         format!("{}: {}\n{lines}", self.subject, shown(whose))
     }

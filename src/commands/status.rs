@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::counting::Counting;
 use super::output::Output;
-use super::own::ForRoot;
+use super::own::{self, ForRoot};
 use super::{metrics, whom};
 use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
@@ -60,13 +60,13 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
     if global.json && options.metrics.is_some() {
         return Err(TwoFormats.into());
     }
-    let mut counting = Counting::begin(global)?;
-    if counting.own.is_some() {
+    if own::caller().is_some() {
         may_see(options)?;
     }
     if let Some(format) = options.metrics {
-        return metrics::metrics(&mut counting, options, format);
+        return metrics::metrics(global, options, format);
     }
+    let mut counting = Counting::begin(global)?;
     counting.with_rules(options.rules);
     let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
     if counting.own.is_none() {

@@ -8,15 +8,16 @@ use serde::Serialize;
 
 use super::moment::moment;
 use super::output::Output;
-use super::own::Own;
+use super::own::{self, Own};
 use super::{daemon, scope, whom};
 use crate::apply::{self, Keeps, Look, Request, Session, may_change, use_file};
 use crate::cli::{Global, UsageOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::host::observe::here;
 use crate::ledger;
 use crate::quota::{Grant, Period, VolumeError, volume};
-use crate::status::{self, Quota, usage_table};
+use crate::status::{self, Quota, Told, usage_table};
 use crate::text::{Foreign, shown};
 use crate::times::Timestamp;
 use crate::tree::{Group, Owner};
@@ -36,8 +37,8 @@ enum UsageError {
     Nothing,
     #[error("`{0}` is over already; write a later moment, or leave --until out")]
     Over(Foreign),
-    #[error("{0}; run it with sudo")]
-    ForRoot(Foreign),
+    #[error("nothing is shaped here")]
+    NothingHere,
     #[error("{0}")]
     Unread(Foreign),
 }
@@ -53,8 +54,6 @@ impl From<UsageError> for Failure {
 
 /// What the policy in force means, and what was used of its quotas.
 struct Metered {
-    /// The caller, to whom only what he has is told; `None`: root.
-    own: Option<Own>,
     session: Session,
     request: Request,
     look: Look,
@@ -67,10 +66,6 @@ impl Metered {
         let kernel = scope::open(global)?;
         if keeps != Keeps::Nobody {
             may_change(&kernel)?;
-        }
-        let own = Own::of(&kernel)?;
-        if let Some(own) = &own {
-            names.iter().try_for_each(|name| own.admit(name).map(drop))?;
         }
         let file = daemon::policy_applied(&kernel)?;
         let policy = apply::read(&file)?;
@@ -86,7 +81,7 @@ impl Metered {
                 None => return Err(UsageError::NoSuchUser(name.as_str().into()).into()),
             };
         }
-        if names.is_empty() && own.is_none() && keeps == Keeps::Nobody {
+        if names.is_empty() && keeps == Keeps::Nobody {
             also.extend(those_kept(&kernel));
         }
         let mut request = whom::request(policy, also.clone());
@@ -95,12 +90,9 @@ impl Metered {
         let mut session = Session::without_names(kernel);
         session.keep_use(keeps);
         let look = session.look(&request)?;
-        let metered = Metered { own, session, request, look, file };
+        let metered = Metered { session, request, look, file };
         match &metered.look.meaning.facts().used.unread {
             None => Ok(metered),
-            Some(why) if metered.own.is_some() => {
-                Err(UsageError::ForRoot(why.as_str().into()).into())
-            }
             Some(why) => Err(UsageError::Unread(why.as_str().into()).into()),
         }
     }
@@ -161,6 +153,9 @@ fn those_kept(kernel: &Kernel) -> Vec<u32> {
 #[derive(Serialize)]
 struct Used<'a> {
     version: u32,
+    /// When that was, where it is not now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted_at: Option<&'a str>,
     quotas: &'a [Quota],
 }
 
@@ -175,30 +170,68 @@ pub(super) fn count_out(global: &Global) -> Result<(), Failure> {
 pub(super) fn usage(global: &Global, options: &UsageOptions) -> Result<Output, Failure> {
     let period = options.period.as_deref().map(str::parse::<Period>).transpose();
     let period = period.map_err(|error| Failure::Usage(error.to_string()))?;
+    if own::caller().is_some() {
+        return own_usage(global, options, period);
+    }
     let metered = Metered::look(global, &options.users, Keeps::Nobody)?;
     let mut quotas = metered.quotas();
-    if let Some(own) = &metered.own {
-        quotas.retain(|quota| own.owners.contains(&quota.owner));
-    }
     let owners = options.users.iter().map(|name| metered.owner(name));
     let owners: BTreeSet<Owner> = owners.collect::<Result<_, _>>()?;
     quotas.retain(|quota| owners.is_empty() || owners.contains(&quota.owner));
-    if let Some(period) = period.map(|period| period.to_string()) {
-        let all: BTreeSet<String> = quotas.iter().map(|quota| quota.period.clone()).collect();
-        quotas.retain(|quota| quota.period == period);
-        if quotas.is_empty() && !all.is_empty() {
-            let all: Vec<String> = all.into_iter().collect();
-            return Err(UsageError::NoPeriod(period, all.join(", ")).into());
-        }
-    }
+    of_period(&mut quotas, period)?;
     if global.json {
-        let document = Used { version: 1, quotas: &quotas };
+        let document = Used { version: 1, counted_at: None, quotas: &quotas };
         return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
     }
     Ok(Output::text(match quotas.is_empty() {
         true => format!("nobody has a quota in {}\n", shown(&metered.file.display().to_string())),
         false => usage_table(&quotas),
     }))
+}
+
+/// What whoever is not root is told of himself.
+fn own_usage(
+    global: &Global,
+    options: &UsageOptions,
+    period: Option<Period>,
+) -> Result<Output, Failure> {
+    let kernel = scope::open(global)?;
+    let Some(own) = Own::of(&kernel)? else { return Err(UsageError::NothingHere.into()) };
+    options.users.iter().try_for_each(|name| own.admit(name).map(drop))?;
+    if kernel.instance().is_none_or(|instance| !instance.root().exists()) {
+        return Err(UsageError::NothingHere.into());
+    }
+    let mut quotas = own.told.as_ref().map(Told::quotas).unwrap_or_default();
+    of_period(&mut quotas, period)?;
+    let at = own.told_at.and_then(|at| Timestamp::try_from(at).ok());
+    let at = at.map(|at| at.to_zoned_datetime(here()).strftime("%Y-%m-%dT%H:%M:%S%:z"));
+    let counted_at = at.map(|at| at.to_string()).filter(|_| !quotas.is_empty());
+    if global.json {
+        let document = Used { version: 1, counted_at: counted_at.as_deref(), quotas: &quotas };
+        return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
+    }
+    let note = counted_at.map(|at| {
+        format!("note: as counted at {at}: the daemon notes it once a minute, or `shaper apply`\n")
+    });
+    let stdout = match quotas.is_empty() {
+        true => "you have no quota of your own here\n".to_string(),
+        false => usage_table(&quotas),
+    };
+    Ok(Output { stdout, stderr: note.unwrap_or_default(), ..Output::default() })
+}
+
+/// Leaves those of a period.
+fn of_period(quotas: &mut Vec<Quota>, period: Option<Period>) -> Result<(), UsageError> {
+    let Some(period) = period.map(|period| period.to_string()) else { return Ok(()) };
+    let all: BTreeSet<String> = quotas.iter().map(|quota| quota.period.clone()).collect();
+    quotas.retain(|quota| quota.period == period);
+    match quotas.is_empty() && !all.is_empty() {
+        true => {
+            let all: Vec<String> = all.into_iter().collect();
+            Err(UsageError::NoPeriod(period, all.join(", ")))
+        }
+        false => Ok(()),
+    }
 }
 
 /// What was changed, and what is used of the owner's quotas then.

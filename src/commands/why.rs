@@ -164,6 +164,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
             None => of_name(&on, &counting, name, uid)?,
         },
     };
+    answer.as_told(counting.own.as_ref().and_then(|own| own.told.as_ref()), &status);
     answer.connection = ways(&on, &counting, options, &answer);
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));

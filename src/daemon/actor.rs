@@ -16,6 +16,7 @@ use super::placing::Placing;
 use super::service_manager::{ALIVE, tell};
 use super::shaping::Attempt;
 use super::state::State;
+use super::telling::TURN;
 use crate::apply::{self, Applied, ApplyOptions, InForce, Request, Session};
 use crate::cgroup::{Condition, Keeping};
 use crate::facts::Observation;
@@ -107,6 +108,7 @@ impl Actor {
             Action::Count => return Some(self.count(state)),
             Action::WriteUse => self.session.write_use(),
             Action::CountLast => self.count_last(state),
+            Action::TellAccounts => return Some(self.tell_accounts(state)),
             Action::LookInTheWay(links) => return Some(self.in_the_way(links)),
             Action::TellCondition { word, why, is_said } => {
                 self.extent = state.extent();
@@ -158,6 +160,13 @@ impl Actor {
         let tell = |error: &_| log::debug!("what is used is not counted: {error}");
         let next = next.inspect_err(tell).ok().flatten();
         Event::Counted { next, took: start.elapsed() }
+    }
+
+    /// Tells the next accounts what is theirs to know.
+    fn tell_accounts(&mut self, state: &State) -> Event {
+        let start = Instant::now();
+        let is_last = self.session.tell_accounts(state.in_force(), TURN);
+        Event::Told { is_last, took: start.elapsed() }
     }
 
     /// Looks who may keep packets that arrive by these links from their ifbs: one look for all.

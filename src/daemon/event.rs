@@ -118,6 +118,11 @@ pub(super) enum Event {
         next: Option<Next>,
         took: Duration,
     },
+    /// The outcome of [`Action::TellAccounts`]. `is_last`: all are told now.
+    Told {
+        is_last: bool,
+        took: Duration,
+    },
     /// The outcome of [`Action::LookInTheWay`]: who may keep packets from the ifb of each link.
     InTheWay {
         suspects: BTreeMap<LinkName, Vec<String>>,
@@ -207,6 +212,8 @@ pub(super) enum Action {
     WriteUse,
     /// Count for the last time, and write it down.
     CountLast,
+    /// Tell the next accounts what was used of their quotas, and which limits hold.
+    TellAccounts,
     /// Look who may keep packets that arrive by these links from their ifbs.
     LookInTheWay(BTreeSet<LinkName>),
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.

@@ -38,6 +38,7 @@ mod sources;
 mod standing;
 mod state;
 mod sweeps;
+mod telling;
 mod unowned;
 mod watch;
 mod watchdog;

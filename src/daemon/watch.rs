@@ -65,6 +65,10 @@ pub(super) fn keep(
     if settings.once {
         return Ok(Ended::AfterFirst);
     }
+    if !standing.in_force.tells() {
+        // What a daemon before has told is over.
+        let _none_is_left = session.tell_accounts(&standing.in_force, usize::MAX);
+    }
     let people = People::new(settings.grace, first.accounts, events, now);
     // The daemon before, if there was one since the machine started.
     let before = fs::read_to_string(kept::path(Totals::Daemon, &session.kernel.name)).ok();

@@ -8,5 +8,6 @@ mod made;
 pub mod observe;
 mod open;
 mod pinned;
+pub mod told;
 
 pub use self::open::{Kernel, OpenError};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::times::Timestamp;
 use crate::tree::Group;
 
@@ -20,7 +22,8 @@ pub struct Holds {
 }
 
 /// Sorts of limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum By {
     /// That of a line at all times.
     #[default]
@@ -29,17 +32,6 @@ pub enum By {
     When,
     /// That of a quota, or of a group's.
     Quota,
-}
-
-impl By {
-    /// As JSON has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            By::Ceil => "ceil",
-            By::When => "when",
-            By::Quota => "quota",
-        }
-    }
 }
 
 /// Whose limit a class has.

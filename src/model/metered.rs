@@ -46,6 +46,13 @@ impl Metered {
         Some(self.quotas.get(place)?.0.why(held.step))
     }
 
+    /// The same with what follows after more was used.
+    #[must_use]
+    pub fn after(&self, account: &Account, moment: Timestamp) -> Metered {
+        let verdicts = verdicts(&self.quotas, account, moment);
+        Metered { together: quota::together(&verdicts), verdicts, ..self.clone() }
+    }
+
     /// What follows from them after more was used.
     fn again(&self, account: &Account, moment: Timestamp) -> Together {
         quota::together(&verdicts(&self.quotas, account, moment))

@@ -2,6 +2,7 @@
 //! room refuses what one line says wrongly by itself (unknown keys, wrong types, texts that are no
 //! rates, unsafe names); what lines mean together is the room `model`. Touches text only.
 
+mod cures;
 mod diagnostic;
 mod document;
 mod fields;

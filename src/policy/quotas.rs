@@ -1,6 +1,7 @@
 //! `quota`: volumes for periods, and the caps that hold once shares of them are used. Touches
 //! nothing.
 
+use super::cures;
 use super::diagnostic::{Diagnostic, Findings, Kind, closest, quote};
 use super::document::Amount;
 use super::fields::entries;
@@ -8,7 +9,7 @@ use super::node::{Node, Value};
 use super::quota_line::QuotaLine;
 use super::scalars::{self, Purpose};
 use super::source::{Span, Written};
-use crate::quota::{Counts, Period, Quota, SLOWEST, Step, volume};
+use crate::quota::{Counts, Period, Quota, SLOWEST, Step};
 use crate::times::Days;
 use crate::units::{Percent, Rate};
 
@@ -18,6 +19,7 @@ const PERIODS: [&str; 3] = ["day", "week", "month"];
 
 /// What a quota looks like, for cures.
 const EXAMPLE: &str = "`quota: {month: 1TB, then: 10mbit}`";
+const WITHOUT: &str = "leave the quota out: without one nothing is counted";
 const STEPS: &str = "`then: {75%: 500mbit, 100%: 10mbit}`";
 
 /// One quota, or a list of them.
@@ -95,10 +97,7 @@ fn quota(node: Node, findings: &mut Findings) -> Option<QuotaLine> {
         }
     };
     let ((period, written), counts, steps) = (starting?, counts?, steps?);
-    let volume = findings.take(
-        volume(&written.value)
-            .map_err(|error| Diagnostic::error(Kind::Rate, written.at, error.to_string())),
-    )?;
+    let volume = findings.take(scalars::volume_of(&written, WITHOUT))?;
     let zone = tz.as_ref().map(|tz| tz.value.clone());
     let quota = Quota { period, volume, steps, counts, zone };
     Some(QuotaLine { quota, volume: written, tz, at })
@@ -141,12 +140,20 @@ fn period(
 
 /// A key that is none of a quota; `said`: why it is no period, where it looks like one.
 fn unknown(key: &Written<String>, said: Option<String>) -> Diagnostic {
+    let meant = cures::period(&key.value).map(|meant| format!("write `{meant}`"));
     if let Some(said) = said {
-        return Diagnostic::error(Kind::Shape, key.at, said);
+        let said = Diagnostic::error(Kind::Shape, key.at, said);
+        return match meant {
+            Some(help) => said.help(help),
+            None => said,
+        };
     }
     let known = || PERIODS.into_iter().chain(KEYS);
     let near = closest(&key.value, known()).map(|near| format!("did you mean `{near}`? "));
     let message = format!("unknown key {} in a quota", quote(&key.value));
+    if let Some(help) = meant {
+        return Diagnostic::error(Kind::Shape, key.at, message).help(help);
+    }
     Diagnostic::error(Kind::Shape, key.at, message).help(format!(
         "{}a quota has a period (day, week, month, or a rolling one such as `30d`) and may have {}",
         near.unwrap_or_default(),

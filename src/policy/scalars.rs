@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use crate::quota::{VolumeError, volume};
 use crate::units::{Bytes, ClassId, Minor, Rate, RateError, Reading, readings, two_rates};
 
+use super::cures;
 use super::diagnostic::{Diagnostic, Kind, closest, quote};
 use super::document::{Amount, Gid, LinkRef, UnitRef};
 use super::meant;
@@ -170,14 +171,31 @@ const NO_LIMIT: [&str; 12] = [
 /// A volume that may pass above the cap.
 pub(super) fn boost(node: &Node) -> Result<Written<Bytes>, Diagnostic> {
     let written = text(node, "boost", "500MiB")?;
-    let value = volume(&written.value).map_err(|error| match error {
-        VolumeError::Zero => {
-            Diagnostic::error(Kind::Rate, node.at, "a boost of 0 lets nothing more through")
-                .help("write for example `500MiB`, or leave `boost` out")
-        }
-        error => Diagnostic::error(Kind::Rate, node.at, error.to_string()),
-    })?;
+    if volume(&written.value) == Err(VolumeError::Zero) {
+        let message = "a boost of 0 lets nothing more through";
+        return Err(Diagnostic::error(Kind::Rate, node.at, message)
+            .help("write for example `500MiB`, or leave `boost` out"));
+    }
+    let value = volume_of(&written, "leave `boost` out: without it nothing more passes")?;
     Ok(Written { value, at: node.at })
+}
+
+/// The volume that a text is. `without`: what to do where none is meant.
+pub(super) fn volume_of(written: &Written<String>, without: &str) -> Result<Bytes, Diagnostic> {
+    volume(&written.value).map_err(|error| {
+        let diagnostic = Diagnostic::error(Kind::Rate, written.at, error.to_string());
+        let cure = match error {
+            VolumeError::UnknownUnit(_) | VolumeError::NotANumber(_) => {
+                cures::volume_for(&written.value, without)
+            }
+            // It says what to write.
+            _ => None,
+        };
+        match cure {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    })
 }
 
 pub(super) fn prio(node: &Node) -> Result<Written<u8>, Diagnostic> {

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Grant, Traffic, leaves};
 use super::period::{Period, Window};
@@ -11,7 +12,8 @@ use crate::units::{Bytes, Percent, Rate};
 pub const SLOWEST: Rate = Rate::literal(64_000 / 8);
 
 /// Which traffic a quota counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Counts {
     /// What leaves.
     Sent,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{By, Holds, LimitOf, Model};
 use crate::text::Foreign;
@@ -12,10 +12,10 @@ use crate::tree::{Group, Owner, Port, Reserved};
 use crate::units::Rate;
 
 /// Which limit a class has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// `ceil`: what a line has at all times; `when`: that of a window; `quota`: that of a quota.
-    pub by: &'static str,
+    pub by: By,
     /// The window's name; what is used of the quota.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -55,7 +55,7 @@ impl Limit {
         };
         let why = holds.why.as_deref().map(str::to_string);
         let until = holds.until.map(|until| shown_moment(until, zone));
-        Some(Limit { by: holds.by.as_str(), why, of, until })
+        Some(Limit { by: holds.by, why, of, until })
     }
 
     /// That of a link, as it is for the classes below it that have no lower one.
@@ -70,7 +70,7 @@ impl Limit {
     /// What gives it, in words; `None`: the line itself.
     pub fn what(&self) -> Option<String> {
         let why = Foreign::from(self.why.as_deref()?);
-        Some(match self.by == By::Quota.as_str() {
+        Some(match self.by == By::Quota {
             true => format!("the quota ({why})"),
             false => format!("the window {why}"),
         })

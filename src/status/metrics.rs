@@ -135,8 +135,10 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
             users.sort_by_key(|(user, total)| (std::cmp::Reverse(total.sent_bytes), &user.user));
             users.truncate(top);
         }
+        let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
+        link.users.iter().for_each(|user| *rows.entry(&user.user).or_default() += 1);
         for (user, total) in users {
-            let name = name(link, user);
+            let name = name(user, rows.get(user.user.as_str()).is_some_and(|rows| *rows > 1));
             let info = [
                 label("classid", &user.classid),
                 label("group", user.group.as_deref().unwrap_or_default()),
@@ -165,11 +167,10 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
 
 /// How a user is called. An account or a class that has the name of another row is called by what
 /// it is, too: each series has one owner.
-fn name(link: &Link, user: &User) -> String {
-    let same = link.users.iter().filter(|other| other.user == user.user).count();
+fn name(user: &User, is_twice: bool) -> String {
     match user.owner {
         Owner::User(_) => user.user.clone(),
-        _ if same > 1 => user.owner.to_string(),
+        _ if is_twice => user.owner.to_string(),
         _ => user.user.clone(),
     }
 }
@@ -243,16 +244,21 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
 
 /// What was used of quotas, on all links together.
 fn quotas(page: &mut Page, status: &Status) {
+    let mut owners: BTreeMap<&str, BTreeSet<&Owner>> = BTreeMap::new();
+    for quota in &status.quotas {
+        owners.entry(&quota.user).or_default().insert(&quota.owner);
+    }
+    let is_twice = |name: &str| owners.get(name).is_some_and(|owners| owners.len() > 1);
     let samples = |of: fn(&Quota) -> u64| -> Vec<(String, u64)> {
         let labels = |quota: &Quota| {
             // As of classes: each series has one owner.
-            let is_twice = |other: &Quota| other.user == quota.user && other.owner != quota.owner;
             let name = match quota.owner {
-                Owner::Uid(_) if status.quotas.iter().any(is_twice) => quota.owner.to_string(),
+                Owner::Uid(_) if is_twice(&quota.user) => quota.owner.to_string(),
                 _ => quota.user.clone(),
             };
             let whose = label(if quota.group { "group" } else { "user" }, &name);
-            let (period, counts) = (label("period", &quota.period), label("counts", quota.counts));
+            let (period, counts) =
+                (label("period", &quota.period), label("counts", quota.counts.as_str()));
             [whose, period, counts].join(",")
         };
         status.quotas.iter().map(|quota| (labels(quota), of(quota))).collect()

@@ -14,6 +14,7 @@ mod report;
 mod table;
 #[cfg(test)]
 mod tests;
+mod told;
 mod top;
 mod unclaimed;
 mod usage;
@@ -31,6 +32,7 @@ pub use report::{
     Pool, Repaired, Retired, Rule, Status, Unclaimed, User,
 };
 pub use table::table;
+pub use told::{Told, tells, told};
 pub use top::{Board, Key, Size, Then, keys};
 pub use usage::usage_table;
 pub use view::{StatusInputs, status};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::limit::Limit;
 use super::report::{ClassNumbers, Link, Status, User};
 use super::words::{self, bytes};
 use crate::text::shown;
@@ -52,8 +53,11 @@ impl Status {
             let users = link.users.iter().map(|user| link.holds_user(user)).collect::<Vec<_>>();
             match (users.is_empty(), &link.default) {
                 (true, Some(default)) => {
-                    let caps =
-                        [link.cap()].into_iter().chain([of("the default class", &default.class)]);
+                    let caps = [link.cap()].into_iter().chain([of(
+                        "the default class",
+                        &default.class,
+                        None,
+                    )]);
                     vec![link.sentence(
                         "the default class, with all that nobody claims,",
                         &default.class,
@@ -71,26 +75,31 @@ impl Status {
 struct Cap {
     name: String,
     ceil_bit: u64,
+    /// What gives it, and until when, where that is not always the same.
+    limit: Option<String>,
     /// It is used up now.
     is_full: bool,
 }
 
-fn of(name: &str, class: &ClassNumbers) -> Cap {
+fn of(name: &str, class: &ClassNumbers, limit: Option<&Limit>) -> Cap {
     let is_full = class.now.is_some_and(|now| now.of_ceil_percent >= FULL);
-    Cap { name: name.to_string(), ceil_bit: class.ceil_bit, is_full }
+    let limit = limit.map(ToString::to_string);
+    Cap { name: name.to_string(), ceil_bit: class.ceil_bit, limit, is_full }
 }
 
 impl Link {
     fn cap(&self) -> Cap {
         let is_full = self.now.is_some_and(|now| now.of_ceil_percent >= FULL);
-        Cap { name: "the link".to_string(), ceil_bit: self.rate_bit, is_full }
+        let limit = self.limit.as_ref().map(ToString::to_string);
+        Cap { name: "the link".to_string(), ceil_bit: self.rate_bit, limit, is_full }
     }
 
     fn holds_user(&self, user: &User) -> String {
-        let mut caps = vec![of("its own cap", &user.class)];
+        let mut caps = vec![of("its own cap", &user.class, user.limit.as_ref())];
         let mut next = user.group.as_ref();
         while let Some(group) = self.groups.iter().find(|group| Some(&group.group) == next) {
-            caps.push(of(&format!("group {}", shown(&group.group)), &group.class));
+            let name = format!("group {}", shown(&group.group));
+            caps.push(of(&name, &group.class, group.limit.as_ref()));
             next = group.parent.as_ref();
         }
         caps.push(self.cap());
@@ -105,7 +114,9 @@ impl Link {
     ) -> String {
         let caps: Vec<Cap> = caps.into_iter().collect();
         let lowest = caps.iter().min_by_key(|cap| cap.ceil_bit);
-        let (most, by) = lowest.map_or((0, ""), |cap| (cap.ceil_bit, cap.name.as_str()));
+        let limit = |cap: &Cap| cap.limit.as_ref().map_or(String::new(), |it| format!(" ({it})"));
+        let by = |cap: &Cap| (cap.ceil_bit, format!("{}{}", cap.name, limit(cap)));
+        let (most, by) = lowest.map_or((0, String::new()), by);
         let full = caps.iter().find(|cap| cap.is_full);
         let now = match (class.backlog_bytes, full) {
             (0, None) => String::new(),

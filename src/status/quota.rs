@@ -1,11 +1,11 @@
 //! What was used of quotas, and what is left. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::limit::shown_moment;
 use super::words::bytes;
-use crate::model::Model;
-use crate::quota::Period;
+use crate::model::{Metered, Model};
+use crate::quota::{Counts, Period, Verdict};
 use crate::text::{Foreign, shown};
 use crate::times::TimeZone;
 use crate::tree::Owner;
@@ -14,12 +14,12 @@ use crate::tree::Owner;
 const MOST: usize = 8;
 
 /// One quota of one owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     /// The user's name, or the group's.
     pub user: String,
     /// Whose it is, as directories name it.
-    #[serde(skip)]
+    #[serde(skip, default = "unsaid")]
     pub owner: Owner,
     /// Whether that is a group, whose members have it together.
     pub group: bool,
@@ -29,7 +29,7 @@ pub struct Quota {
     #[serde(skip)]
     pub in_words: String,
     /// What counts: `sent`, `received` or `both`.
-    pub counts: &'static str,
+    pub counts: Counts,
     /// What was used of it.
     pub used_bytes: u64,
     /// What was granted beyond the policy's volume.
@@ -52,40 +52,48 @@ pub struct Quota {
     pub anew: Option<String>,
 }
 
+/// Whose a quota is that was read from a text.
+fn unsaid() -> Owner {
+    Owner::Newcomers
+}
+
 /// All quotas of a model, by the names of owners. `zone`: the host's.
 pub fn quotas(model: &Model, zone: &TimeZone) -> Vec<Quota> {
-    let mut found = Vec::new();
-    for (owner, metered) in &model.metered.owners {
-        for ((quota, _), verdict) in metered.quotas.iter().zip(&metered.verdicts) {
-            let is_rolling = matches!(quota.period, Period::Rolling { .. });
-            let held = verdict.held.map(|held| held.step.rate.bits_per_second());
-            found.push(Quota {
-                user: match owner {
-                    Owner::User(key) | Owner::Class(key) => key.to_string(),
-                    Owner::Group(group) => group.to_string(),
-                    Owner::Uid(uid) => uid.to_string(),
-                    Owner::Subuids(_) | Owner::Newcomers => owner.to_string(),
-                },
-                owner: owner.clone(),
-                group: matches!(owner, Owner::Group(_)),
-                period: quota.period.to_string(),
-                in_words: quota.period.in_words(),
-                counts: quota.counts.as_str(),
-                used_bytes: verdict.used,
-                granted_bytes: verdict.volume.saturating_sub(quota.volume.0),
-                limit_bytes: verdict.volume,
-                left_bytes: verdict.volume.saturating_sub(verdict.used),
-                until: (!is_rolling).then(|| shown_moment(verdict.window.end, zone)),
-                ceil_bit: held,
-                step: verdict.held.map(|held| held.step.share.to_string()),
-                anew: (!is_rolling).then(|| {
-                    let end = verdict.window.end.to_zoned_datetime(zone.clone());
-                    end.strftime("%m-%d %H:%M").to_string()
-                }),
-            });
+    let owners = model.metered.owners.iter();
+    owners.flat_map(|(owner, metered)| quotas_of(owner, metered, zone)).collect()
+}
+
+/// The quotas of one owner.
+pub(super) fn quotas_of(owner: &Owner, metered: &Metered, zone: &TimeZone) -> Vec<Quota> {
+    let quotas = metered.quotas.iter().zip(&metered.verdicts);
+    let shown = |((quota, _), verdict): (&(crate::quota::Quota, _), &Verdict)| {
+        let is_rolling = matches!(quota.period, Period::Rolling { .. });
+        Quota {
+            user: match owner {
+                Owner::User(key) | Owner::Class(key) => key.to_string(),
+                Owner::Group(group) => group.to_string(),
+                Owner::Uid(uid) => uid.to_string(),
+                Owner::Subuids(_) | Owner::Newcomers => owner.to_string(),
+            },
+            owner: owner.clone(),
+            group: matches!(owner, Owner::Group(_)),
+            period: quota.period.to_string(),
+            in_words: quota.period.in_words(),
+            counts: quota.counts,
+            used_bytes: verdict.used,
+            granted_bytes: verdict.volume.saturating_sub(quota.volume.0),
+            limit_bytes: verdict.volume,
+            left_bytes: verdict.volume.saturating_sub(verdict.used),
+            until: (!is_rolling).then(|| shown_moment(verdict.window.end, zone)),
+            ceil_bit: verdict.held.map(|held| held.step.rate.bits_per_second()),
+            step: verdict.held.map(|held| held.step.share.to_string()),
+            anew: (!is_rolling).then(|| {
+                let end = verdict.window.end.to_zoned_datetime(zone.clone());
+                end.strftime("%m-%d %H:%M").to_string()
+            }),
         }
-    }
-    found
+    };
+    quotas.map(shown).collect()
 }
 
 impl Quota {
@@ -100,7 +108,10 @@ impl Quota {
 
     /// The same without the name.
     pub fn words(&self) -> String {
-        let what = if self.counts == "both" { "used" } else { self.counts };
+        let what = match self.counts {
+            Counts::Both => "used",
+            counts => counts.as_str(),
+        };
         let mut words = format!(
             "{} of {} {what} {}, {} left",
             bytes(self.used_bytes),

@@ -4,6 +4,7 @@ use super::limit::Limit;
 use super::live::{Order, Sort, lines};
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
 use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
+use crate::model::By;
 use crate::tree;
 
 pub(super) fn numbers(now: Option<Now>) -> ClassNumbers {
@@ -286,7 +287,7 @@ fn a_window_of_a_group_or_a_link_is_named_with_those_below() {
     let limit = |of: Option<&str>| {
         let of = of.map(str::to_string);
         let (why, until) = (Some("night".to_string()), Some("six".to_string()));
-        Some(Limit { by: "when", why, of, until })
+        Some(Limit { by: By::When, why, of, until })
     };
     let mut report = busy();
     let link = &mut report.links[0];

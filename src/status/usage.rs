@@ -3,6 +3,7 @@
 use super::cells::{Side, cell, width};
 use super::quota::Quota;
 use super::words::{bytes, limit};
+use crate::quota::Counts;
 use crate::text::shown;
 
 const HEADINGS: [&str; 8] = ["USER", "PERIOD", "USED", "GRANTED", "OF", "LEFT", "ANEW", "HOLDS"];
@@ -48,8 +49,8 @@ fn row(quota: &Quota) -> [String; 8] {
         false => quota.user.clone(),
     };
     let period = match quota.counts {
-        "both" => quota.period.clone(),
-        counts => format!("{} {counts}", quota.period),
+        Counts::Both => quota.period.clone(),
+        counts => format!("{} {}", quota.period, counts.as_str()),
     };
     let none = || "-".to_string();
     let granted = (quota.granted_bytes > 0).then(|| bytes(quota.granted_bytes));
@@ -80,7 +81,7 @@ mod tests {
             group: held.is_some(),
             period: "month".to_string(),
             in_words: "this month".to_string(),
-            counts: if held.is_some() { "received" } else { "both" },
+            counts: if held.is_some() { Counts::Received } else { Counts::Both },
             used_bytes: used,
             granted_bytes: granted,
             limit_bytes: limit,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A network interface's name, as the kernel allows it: 1–15 bytes, no `/`, no white space.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkName(pub(super) String);
@@ -38,7 +40,8 @@ impl fmt::Display for LinkName {
 }
 
 /// Which way packets pass a link, seen from the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// They leave the host: the link's root qdisc delays them.
     Egress,

@@ -16,7 +16,7 @@ tests!(On::Host =>
     whoever_nobody_claims_sees_the_default_class, a_number_is_a_process_or_a_uid_and_not_both,
     a_line_that_is_called_like_an_account_is_not_the_accounts, who_shares_a_line_is_not_told,
     without_the_policy_each_process_has_its_own_class,
-    a_plan_without_root_says_so, roots_umask_hides_no_limits
+    a_plan_without_root_says_so, roots_umask_hides_no_limits, without_tags_users_see_what_is_theirs
 );
 
 const NEEDS_ROOT: &str = "error: this needs the capability CAP_NET_ADMIN, which this process lacks: run it as root (sudo shaper …)\n";
@@ -238,4 +238,35 @@ fn roots_umask_hides_no_limits() {
     let status = as_user(ANN, "status").assert().code(0).stderr("").get_output().stdout.clone();
     let status = String::from_utf8(status).expect("text");
     assert!(status.contains("ann may use 20mbit"), "{status}");
+}
+
+/// No directory says whose a process is, so each is told it by a file of his own.
+fn without_tags_users_see_what_is_theirs() {
+    host();
+    let path = policy(
+        "version: 1\nlinks: {up0: {rate: 1gbit, leaf: bfifo, classifier: uid}}\n\
+         users: {ann: 20mbit, staff: {ceil: 10mbit, accounts: [bob]}}\neveryone: 5mbit\n",
+    );
+    let _sleepers = [ANN, BOB, CAROL].map(Sleeper::of);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let said = |account, words: &str| {
+        let output =
+            as_user(account, words).assert().code(0).stderr("").get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    };
+    for (account, name, line, cap) in [
+        (ANN, "ann", "users.ann", "ann may use 20mbit"),
+        (BOB, "bob", "users.staff", "staff may use 10mbit"),
+        (CAROL, "carol", "everyone.carol", "carol may use 5mbit"),
+    ] {
+        let [status, why] = ["status".to_string(), format!("why {name} --file {path}")]
+            .map(|it| said(account, &it));
+        assert!(status.contains(cap) && !status.contains("(default)"), "{status}");
+        assert!(why.starts_with(&format!("{name}: {line}\n")) && why.contains(cap), "{why}");
+        for other in ["ann", "staff", "carol"].into_iter().filter(|it| !cap.starts_with(*it)) {
+            assert!(!status.contains(other) && !why.contains(other), "{other}: {status}{why}");
+        }
+    }
+    shaper("clear -q").assert().code(0);
+    assert!(!std::path::Path::new("/run/shaper").exists(), "clear leaves nothing");
 }

@@ -1,20 +1,28 @@
 //! `usage`, `grant` and `quota reset`: their words, and what a later apply makes of them.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::time::Duration;
 
 use assert_cmd::Command;
 
 use super::invoke::{Sleeper, as_user, exactly, host, shaper};
-use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::accounts::{ANN, Account, BOB, CAROL};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
+use crate::support::command::run;
+use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::policy;
+use crate::support::program::{binary, policy};
 
 tests!(On::Host =>
     what_is_used_is_a_table_of_all_who_have_a_quota, a_grant_is_more_of_each_quota_until_it_ends,
     what_cannot_be_granted_says_the_cure, users_are_told_of_their_own_use_at_most,
-    who_is_not_logged_in_has_a_quota_all_the_same
+    who_is_not_logged_in_has_a_quota_all_the_same,
+    what_one_is_told_nobody_else_reads_and_nobody_writes,
+    a_daemon_tells_who_has_used_his_quota_up_what_holds_him
 );
 
 const POLICY: &str = "
@@ -211,30 +219,151 @@ fn who_is_not_logged_in_has_a_quota_all_the_same() {
 
 fn users_are_told_of_their_own_use_at_most() {
     let (path, _carol) = shaped();
-    let _ann = Sleeper::of(ANN);
+    let _sleepers = [ANN, BOB].map(Sleeper::of);
     usage(&format!("apply -q {path}")).assert().code(0);
-    let as_her = |words: &str| keeping(as_user(ANN, words));
-    // The policy is root's.
-    as_her("usage").assert().code(2).stdout("");
-    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("readable");
-    let output = as_her("usage").assert().code(2).stdout("").get_output().clone();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("Permission denied") && error.contains("run it with sudo"), "{error}");
-    for place in ["state", "state/use-shaper"] {
-        let place = format!("{SCRATCH}/{place}");
-        fs::set_permissions(&place, Permissions::from_mode(0o755)).expect("readable");
+    assert_eq!(fs::metadata(&path).expect("its mode").permissions().mode() & 0o077, 0);
+    let of = |account, words: &str| {
+        let output = as_user(account, words).assert().code(0).get_output().clone();
+        let [said, noted] = [output.stdout, output.stderr].map(String::from_utf8);
+        (said.expect("text"), noted.expect("text"))
+    };
+    let cells = |text: &str| -> Vec<String> {
+        let cells = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(cells).collect()
+    };
+    let table = cells(TABLE);
+    let (said, noted) = of(ANN, "usage");
+    assert_eq!(cells(&said), table[..3], "{said}");
+    assert!(noted.starts_with("note: as counted at 20") && noted.contains("daemon"), "{noted}");
+    assert_eq!(
+        cells(&of(ANN, "usage ann --period 12h").0),
+        [&table[0], &table[2]].map(Clone::clone)
+    );
+    assert_eq!(cells(&of(CAROL, "usage").0), [&table[0], &table[3]].map(Clone::clone));
+    let none = ("you have no quota of your own here\n".to_string(), String::new());
+    assert_eq!(of(BOB, "usage"), none, "that of his group is of all its members");
+    let json: serde_json::Value = serde_json::from_str(&of(CAROL, "usage --json").0).expect("JSON");
+    assert_eq!(json["quotas"].as_array().map(Vec::len), Some(1), "{json}");
+    assert_eq!(json["quotas"][0]["user"], "carol", "{json}");
+    assert!(json["counted_at"].is_string(), "{json}");
+    for (words, sought) in [
+        ("status", "quota of ann: 0B of 1TiB sent in the last 30d, 1TiB left"),
+        ("why ann", "  quota: 0B of 10GiB used in the last 12h, 10GiB left"),
+    ] {
+        let said = of(ANN, &by_file(words, &path)).0;
+        assert!(said.contains(sought), "{said}");
+        assert!(!said.contains("carol") && !said.contains("team"), "{said}");
     }
-    let output = as_her("usage").assert().code(0).stderr("").get_output().stdout.clone();
-    let said = String::from_utf8(output).expect("text");
-    let users: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(users, ["USER", "ann", "ann"], "{said}");
     for words in ["usage carol", "usage team", "usage zorro"] {
         let name = words.trim_start_matches("usage ");
         let error = format!(
             "error: what {name} has only root may see, and whose it is; `shaper status` without a name says what you have\n"
         );
-        exactly(&mut as_her(words), 2, "", &error);
+        exactly(&mut as_user(ANN, words), 2, "", &error);
     }
-    let bob = keeping(as_user(BOB, "usage")).assert().code(0).get_output().stdout.clone();
-    assert!(!String::from_utf8_lossy(&bob).contains("ann"));
+}
+
+/// `why` asks a policy; that it is not the usual one it must be told.
+fn by_file(words: &str, path: &str) -> String {
+    if words.starts_with("why") { format!("{words} --file {path}") } else { words.to_string() }
+}
+
+/// As one account, with the tools that everybody has.
+fn by_hand(account: Account, line: &str) -> std::process::Output {
+    let Account { uid, gid, .. } = account;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line]).uid(uid).gid(gid).output().expect("run sh")
+}
+
+fn what_one_is_told_nobody_else_reads_and_nobody_writes() {
+    const ROOM: &str = "/run/shaper/told/shaper";
+    let (path, _carol) = shaped();
+    let _sleepers = [ANN, BOB].map(Sleeper::of);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    let of = |account: Account| format!("{ROOM}/{}", account.uid);
+    let may = |account, line: &str| by_hand(account, line).status.success();
+    let lengths: Vec<u64> =
+        [ANN, BOB, CAROL].map(|it| fs::metadata(of(it)).expect("it is there").len()).into();
+    assert!(lengths.iter().all(|length| length % 1_024 == 0), "{lengths:?}");
+    for whose in [ANN, BOB, CAROL] {
+        for who in [ANN, BOB, CAROL] {
+            let reads = may(who, &format!("cat {}", of(whose)));
+            assert_eq!(reads, who == whose, "uid {} reads {}", who.uid, whose.uid);
+            for line in ["echo x >", "chmod 644", "rm -f", "mv -t /tmp"] {
+                assert!(!may(who, &format!("{line} {}", of(whose))), "{line} {}", who.uid);
+            }
+        }
+        // A link of one's own in the way of another's.
+        assert!(!may(whose, &format!("ls {ROOM}")) && !may(whose, &format!("ln -s x {ROOM}/9")));
+    }
+    // The group of a file says nothing: that of carol is ann's, too.
+    let namesake = Account { gid: CAROL.gid, ..ANN };
+    assert!(!may(namesake, &format!("cat {}", of(CAROL))));
+    // Of whoever has none any more nothing is left.
+    let without = POLICY.replace("users: [bob], quota: {30d: 2TiB, then: 64kbit}", "users: [bob]");
+    let without = without.replace(", quota: {30d: 5GiB, then: 1mbit}", "");
+    usage(&format!("apply -q {}", policy(&without))).assert().code(0);
+    assert!(may(ANN, &format!("grep -q 1TiB {0} || grep -q 12h {0}", of(ANN))));
+    assert!(may(CAROL, &format!("cat {}", of(CAROL))), "still whose class hers is");
+    assert!(!may(CAROL, &format!("grep 30d {}", of(CAROL))));
+    let plain =
+        policy("version: 1\nlinks: {up0: {rate: 1gbit, leaf: bfifo}}\nusers: {ann: 20mbit}\n");
+    usage(&format!("apply -q {plain}")).assert().code(0);
+    assert!(!Path::new(ROOM).exists(), "there is nothing to tell");
+    usage(&format!("apply -q {}", policy(POLICY))).assert().code(0);
+    assert!(Path::new(&of(ANN)).exists());
+    usage("clear -q").assert().code(0);
+    assert!(!Path::new("/run/shaper/told").exists());
+}
+
+const USED_UP: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users:
+  ann: {ceil: 200mbit, quota: {12h: 1MB, then: 2mbit}}
+  bob: {ceil: 100mbit, quota: {12h: 1GB, then: 3mbit}}
+";
+
+fn a_daemon_tells_who_has_used_his_quota_up_what_holds_him() {
+    host();
+    run("ip addr add 10.9.9.1/24 dev up0");
+    run("ip neigh add 10.9.9.2 lladdr 02:00:00:00:00:02 dev up0");
+    let path = policy(USED_UP);
+    let _sleepers = [ANN, BOB].map(Sleeper::of);
+    let mut command = std::process::Command::new(binary());
+    command.args(["watch", &path]).env("SHAPER_STATE", format!("{SCRATCH}/state"));
+    let daemon = Daemon::run(command);
+    let of = |account, words: &str| {
+        let output = as_user(account, words).assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    };
+    let until = |what: &str, account, words: &str, sought: &str| {
+        let mut said = String::new();
+        let mut has_come = || {
+            said = of(account, words);
+            said.contains(sought)
+        };
+        soon(what, Duration::from_secs(60), &mut has_come);
+        said
+    };
+    until("she is told of her quota", ANN, "usage", "ann  12h      0B       - 976KiB");
+    let sends = "for i in $(seq 1500); do head -c 1000 /dev/zero; done > /dev/udp/10.9.9.2/9";
+    let sends = format!("bash -c '{sends}'");
+    assert!(by_hand(ANN, &sends).status.success(), "she sends");
+    let said = until("the step holds, and she is told", ANN, "usage", "100%: 2mbit");
+    assert!(said.contains(" 976KiB   0B "), "{said}");
+    for words in ["status", "why ann"] {
+        let words = by_file(words, &path);
+        let said =
+            until("she is told why", ANN, &words, "may use 2mbit, by its own cap (of the quota");
+        assert!(said.contains("(1MB in the last 12h is used), until "), "{said}");
+        assert!(!said.contains("bob"), "{said}");
+    }
+    let said = of(BOB, "usage");
+    assert!(said.contains("bob  12h  ") && !said.contains("2mbit"), "{said}");
+    // More of it is known soon, and not after a minute.
+    usage("grant ann 1GB -q").assert().code(0);
+    let said = until("she is told of more", ANN, "usage", " 953MiB 954MiB ");
+    assert!(!said.contains("100%"), "{said}");
+    assert!(daemon.end().success());
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::connection::Way;
 use super::standing::InForce;
 use crate::failure::JsonErrors;
-use crate::status::{Limit, Quota, limit_words};
+use crate::status::{Limit, Quota, Status, Told, limit_words};
 use crate::text::shown;
 use crate::units::{Bytes, ClassId, Rate};
 
@@ -104,6 +104,24 @@ impl Answer {
             shares_with: Vec::new(),
             notes: Vec::new(),
             errors: None,
+        }
+    }
+
+    /// Limits and quotas as whoever is not root is told of them: how much was used, which says what
+    /// a quota has for a limit now, is not his to read.
+    pub(super) fn as_told(&mut self, told: Option<&Told>, status: &Status) {
+        let Some(told) = told else { return };
+        let rows = status.links.iter().flat_map(|link| link.users.iter().map(move |it| (link, it)));
+        let mut is_his = false;
+        for (link, user) in rows.filter(|(_, user)| Some(&user.classid) == self.classid.as_ref()) {
+            is_his |= Some(&user.owner) == told.owner().as_ref();
+            let is_it = |it: &&mut OnLink| it.dev == link.dev && it.direction == link.direction;
+            if let (Some(it), Some(limit)) = (self.links.iter_mut().find(is_it), &user.limit) {
+                (it.ceil_bit, it.limit) = (user.class.ceil_bit, Some(limit.clone()));
+            }
+        }
+        if is_his {
+            self.quotas = told.quotas();
         }
     }
 

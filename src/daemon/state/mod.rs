@@ -2,6 +2,7 @@
 //! Accounts and processes are in [`People`], the daemon's own life in [`Shaping`]; what the one
 //! wants of the other passes through here. Pure.
 
+mod arriving;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +17,13 @@ use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
 use super::listening::Listening;
 use super::metering::Metering;
-use super::passing::{Bypassed, News, Passing, Reading, Suspects};
+use super::passing::{Bypassed, Passing};
 use super::people::{People, Want};
 use super::registry::Whose;
 use super::settings::Settings;
 use super::shaping::{self, Attempt, Order, Outcome, Shaping, Touched};
 use super::standing::Standing;
+use super::telling::Telling;
 use super::unowned::Unowned;
 use super::watchdog::Watchdog;
 use crate::accounts::Question;
@@ -48,6 +50,7 @@ pub(super) struct State {
     listening: Listening,
     passing: Passing,
     metering: Metering,
+    telling: Telling,
     unowned: Unowned,
     counts: Counts,
     /// The next apply looks at all processes, and moves them.
@@ -80,6 +83,7 @@ impl State {
             listening: Listening::new(),
             passing: Passing::new(),
             metering: Metering::default(),
+            telling: Telling::default(),
             unowned: Unowned::default(),
             counts,
             everybody: false,
@@ -115,6 +119,7 @@ impl State {
         let others =
             others.chain(self.asks.due()).chain(self.unowned.due()).chain(self.counts.due());
         let others = others.chain(self.passing.due()).chain(self.metering.due());
+        let others = others.chain(self.telling.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -197,7 +202,7 @@ impl State {
             Event::Described(answer) => self.act(Action::Learn(answer)),
             Event::Learned { is_news, asks } => self.learned(is_news, asks, now),
             Event::Subuids => people.subuids_changed(now),
-            Event::UseChanged => self.metering.told(now),
+            Event::UseChanged => self.use_changed(now),
             Event::AnotherTime => self.tell(shaping::Event::Wanted { by: now }, now),
             Event::CutOff => self.end(Ended::WithNamespace(Arc::clone(self.policy()))),
             Event::Time => self.on_time(now),
@@ -223,6 +228,7 @@ impl State {
                     self.tell(shaping::Event::Wanted { by: now }, now);
                 }
             }
+            Event::Told { is_last, took } => self.telling.told(is_last, took, now),
             Event::InTheWay { suspects, took } => self.in_the_way(&suspects, took, now),
             Event::Applied { asks, attempt, start, came_of_it } => {
                 self.asks.learned(asks);
@@ -241,6 +247,12 @@ impl State {
         }
         self.follow_people(now);
         std::mem::take(&mut self.decisions)
+    }
+
+    /// Somebody may have granted an owner more.
+    fn use_changed(&mut self, now: Instant) {
+        self.metering.told(now);
+        self.telling.changed(self.standing.in_force.tells(), now);
     }
 
     fn signal(&mut self, wish: Wish, now: Instant) {
@@ -285,6 +297,9 @@ impl State {
             self.act(Action::ReadPassages);
         }
         self.metering.on_time(now).into_iter().for_each(|action| self.act(action));
+        if self.telling.begins(now) {
+            self.act(Action::TellAccounts);
+        }
         if self.unowned.begins(now) {
             // As for links that come.
             let event = shaping::Event::LinksTold { touched: Touched::new(), has_come: true };
@@ -304,34 +319,6 @@ impl State {
         }
     }
 
-    /// Where counters say that packets go past an ifb, it is looked who is in the way. With a
-    /// firewall that has come the policy is refused, which the next apply says.
-    fn passed(&mut self, reading: Reading, took: Duration, now: Instant) {
-        self.passing.ended(took, now);
-        let heeds = |link: &LinkName| self.standing.heeds_firewall(link);
-        if self.passing.another_firewall(reading.firewalls, heeds) {
-            self.tell(shaping::Event::Wanted { by: now }, now);
-        }
-        let Some(passages) = reading.passages else { return };
-        let News { wrong, over } = self.passing.read(passages, now);
-        if !wrong.is_empty() {
-            self.act(Action::LookInTheWay(wrong));
-        }
-        for link in over {
-            let line = format!("what arrives by {link} goes through its ifb again");
-            self.say(log::Level::Info, line);
-        }
-    }
-
-    fn in_the_way(&mut self, suspects: &Suspects, took: Duration, now: Instant) {
-        self.passing.ended(took, now);
-        for (link, suspects) in suspects {
-            if let Some(line) = self.passing.say(link, suspects) {
-                self.say(log::Level::Warn, line);
-            }
-        }
-    }
-
     fn tell_condition(&mut self, is_said: bool) {
         let (word, why) = self.word();
         self.act(Action::TellCondition { word, why, is_said });
@@ -343,6 +330,7 @@ impl State {
         self.listening.rounds.applied(arrives, now);
         self.passing.applied(arrives, now);
         self.metering.applied(is_metered, now);
+        self.telling.changed(self.standing.in_force.tells(), now);
         self.unowned.applied(self.standing.in_force.unowned(), now);
     }
 

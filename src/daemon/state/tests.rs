@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::daemon::event::{Newcomer, Swept};
+use crate::daemon::passing::Reading;
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
 use crate::host::observe::{Led, Passage};
@@ -48,6 +49,8 @@ fn in_force() -> InForce {
         in_the_way: BTreeSet::new(),
         passed_over: BTreeMap::new(),
         looked_at: Timestamp::from_second(1_800_000_000).unwrap(),
+        zone: crate::times::TimeZone::UTC,
+        places: true,
     }
 }
 

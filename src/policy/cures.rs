@@ -1,0 +1,231 @@
+//! What to write instead of a volume, a period, days or hours that people write otherwise. Touches
+//! nothing.
+
+use super::diagnostic::quote;
+use crate::quota::{Period, volume};
+use crate::times::{Days, Hours};
+
+/// How people write that there is no volume.
+const NO_VOLUME: [&str; 9] =
+    ["unlimited", "none", "no", "off", "max", "inf", "infinite", "infinity", "never"];
+
+/// A number and the word behind it, in lower case: `1.5` and `tb` of `1,5 TB`.
+fn number_and_word(text: &str) -> Option<(String, String)> {
+    let text = text.trim().to_ascii_lowercase().replace(',', ".");
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, word) = text.split_at(end);
+    let is_number = number.starts_with(|c: char| c.is_ascii_digit());
+    is_number.then(|| (number.to_string(), word.trim().to_string()))
+}
+
+/// Instead of a text that is no volume; `None`: the error says it. `without`: what to do instead of
+/// writing that there is none.
+pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {
+    let lower = text.trim().to_ascii_lowercase();
+    if NO_VOLUME.contains(&lower.as_str()) {
+        return Some(without.to_string());
+    }
+    let (number, word) = number_and_word(&lower)?;
+    if word.is_empty() || lower.ends_with("bit") {
+        return None;
+    }
+    if word == "%" {
+        return Some("write the volume itself, such as `50GiB` or `1.5TB`".to_string());
+    }
+    let word = word.trim_end_matches("/s").trim_end_matches("ps").to_string();
+    let prefix = word.chars().next().filter(|prefix| "kmgt".contains(*prefix))?;
+    let prefix = if prefix == 'k' { "k".to_string() } else { prefix.to_ascii_uppercase().into() };
+    let is_binary = word.get(1..2) == Some("i") && !word.starts_with("gig");
+    let decimal = format!("{number}{prefix}B");
+    let binary = format!("{number}{}iB", prefix.to_ascii_uppercase());
+    if volume(&decimal).is_err() {
+        return None;
+    }
+    Some(match (is_binary, word.len()) {
+        (true, _) => format!("write {}", quote(&binary)),
+        (_, 1) => format!(
+            "write {} (powers of 1000), or {} (powers of 1024)",
+            quote(&decimal),
+            quote(&binary)
+        ),
+        _ => format!("write {}", quote(&decimal)),
+    })
+}
+
+/// The period that is meant by a key: `day` by `daily`, `30d` by `30 days`.
+pub(super) fn period(key: &str) -> Option<String> {
+    let lower = key.trim().to_ascii_lowercase().replace(['_', '-'], " ");
+    let word = lower.strip_prefix("per ").unwrap_or(&lower).trim();
+    let calendar = |word: &str| match word {
+        "day" | "days" | "daily" => Some("day"),
+        "week" | "weeks" | "weekly" => Some("week"),
+        "month" | "months" | "monthly" => Some("month"),
+        _ => None,
+    };
+    let rolling = |number: u32, unit: &str| match unit {
+        "h" | "hour" | "hours" | "hourly" => Some(format!("{number}h")),
+        "d" | "day" | "days" => Some(format!("{number}d")),
+        "w" | "week" | "weeks" => Some(format!("{number}w")),
+        "m" | "month" | "months" => Some(format!("{}d", number.checked_mul(30)?)),
+        "y" | "year" | "years" | "yearly" => Some(format!("{}d", number.checked_mul(365)?)),
+        _ => None,
+    };
+    let meant = match number_and_word(word) {
+        Some((number, unit)) if number != "1" || calendar(&unit).is_none() => {
+            rolling(number.parse().ok()?, &unit)
+        }
+        Some((_, unit)) => calendar(&unit).map(str::to_string),
+        None => calendar(word).map(str::to_string).or_else(|| rolling(1, word)),
+    };
+    meant.filter(|meant| meant != key && meant.parse::<Period>().is_ok())
+}
+
+/// The days that are meant: `mon-fri` by `weekdays`, `Mo-Fr` and `Monday to Friday`.
+pub(super) fn days(text: &str) -> Option<String> {
+    let lower = text.trim().to_ascii_lowercase();
+    match lower.replace([' ', '-', '_'], "").as_str() {
+        "weekday" | "weekdays" | "workday" | "workdays" | "workingdays" => {
+            return Some("mon-fri".to_string());
+        }
+        "weekend" | "weekends" => return Some("[sat, sun]".to_string()),
+        _ => {}
+    }
+    let day = |word: &str| {
+        let word = word.trim();
+        let is_it =
+            |name: &&str| word.starts_with(*name) || (word.len() == 2 && name.starts_with(word));
+        Days::NAMES.into_iter().find(is_it)
+    };
+    let all = |parts: Vec<&str>| parts.into_iter().map(day).collect::<Option<Vec<_>>>();
+    let several =
+        all(lower.split([',', '+', '/', ' ']).filter(|it| !it.trim().is_empty()).collect());
+    if let Some(several) = several.filter(|several| several.len() > 1) {
+        return Some(format!("[{}]", several.join(", ")));
+    }
+    let range = lower.replace(" to ", "-").replace("..", "-").replace('–', "-");
+    let meant = all(range.split('-').collect())?.join("-");
+    Days::parse(&meant).map(|_| meant)
+}
+
+/// The hours that are meant: `22:00-06:00` by `22-6` and by `10pm - 6am`.
+pub(super) fn hours(text: &str) -> Option<String> {
+    let range = text.trim().to_ascii_lowercase().replace(" to ", "-").replace(['–', '—'], "-");
+    let range = range.replace("..", "-");
+    let (from, until) = range.split_once('-')?;
+    let meant = format!("{}-{}", time(from)?, time(until)?);
+    Hours::parse(&meant).map(|_| meant)
+}
+
+fn time(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (clock, half) = match (text.strip_suffix("am"), text.strip_suffix("pm")) {
+        (Some(clock), _) => (clock.trim(), Some(0)),
+        (_, Some(clock)) => (clock.trim(), Some(12)),
+        _ => (text.trim_end_matches('h').trim(), None),
+    };
+    let (hour, minute) = clock.split_once([':', '.']).unwrap_or((clock, "00"));
+    let (hour, minute): (u8, u8) = (hour.parse().ok()?, minute.parse().ok()?);
+    let hour = match half {
+        Some(half) if (1..=12).contains(&hour) => hour % 12 + half,
+        Some(_) => return None,
+        None => hour,
+    };
+    Some(format!("{hour:02}:{minute:02}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_volume_as_people_write_it_has_a_cure() {
+        let of = |text: &str| volume_for(text, "leave it out").unwrap_or_default();
+        for (text, meant) in [
+            ("1,5TB", "write `1.5TB`"),
+            ("10G", "write `10GB` (powers of 1000), or `10GiB` (powers of 1024)"),
+            ("2 t", "write `2TB` (powers of 1000), or `2TiB` (powers of 1024)"),
+            ("500 megabytes", "write `500MB`"),
+            ("3 gigs", "write `3GB`"),
+            ("10GB/s", "write `10GB`"),
+            ("7gi", "write `7GiB`"),
+            ("unlimited", "leave it out"),
+            ("10%", "write the volume itself, such as `50GiB` or `1.5TB`"),
+            ("lots", ""),
+            ("10", ""),
+            ("10gbit", ""),
+            ("10 apples", ""),
+        ] {
+            assert_eq!(of(text), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_period_as_people_write_it_has_a_cure() {
+        for (key, meant) in [
+            ("daily", "day"),
+            ("Weekly", "week"),
+            ("per month", "month"),
+            ("1month", "month"),
+            ("30 days", "30d"),
+            ("24hours", "24h"),
+            ("2 months", "60d"),
+            ("hourly", "1h"),
+        ] {
+            assert_eq!(period(key).as_deref(), Some(meant), "{key}");
+        }
+        for key in ["then", "yearly", "month", "decade", "99999999 days", "0 days", "1.5 days"] {
+            assert_eq!(period(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn days_and_hours_as_people_write_them_have_a_cure() {
+        for (text, meant) in [
+            ("weekdays", "mon-fri"),
+            ("week-end", "[sat, sun]"),
+            ("Mo-Fr", "mon-fri"),
+            ("monday to friday", "mon-fri"),
+            ("Saturday", "sat"),
+            ("sat,sun", "[sat, sun]"),
+            ("tue thu", "[tue, thu]"),
+        ] {
+            assert_eq!(days(text).as_deref(), Some(meant), "{text}");
+        }
+        for (text, meant) in [
+            ("22-6", "22:00-06:00"),
+            ("10pm - 6am", "22:00-06:00"),
+            ("12am-12pm", "00:00-12:00"),
+            ("8.30 to 17", "08:30-17:00"),
+            ("8h-17h", "08:00-17:00"),
+        ] {
+            assert_eq!(hours(text).as_deref(), Some(meant), "{text}");
+        }
+        for text in ["night", "22:00-25:00", "13pm-1am", "8-8", "22:00"] {
+            assert_eq!(hours(text), None, "{text}");
+        }
+        assert_eq!((days("someday"), days("mo-xx")), (None, None));
+    }
+
+    proptest! {
+        /// What is told to write can be written.
+        #[test]
+        fn a_cure_is_no_other_mistake(text in "[ -~]{0,12}", number in 0..99_u8, unit in "[a-zA-Z ]{0,7}") {
+            for text in [text, format!("{number}{unit}"), format!("{number},5 {unit}")] {
+                if let Some(cure) = volume_for(&text, "") {
+                    let meant: Vec<&str> = cure.split('`').skip(1).step_by(2).collect();
+                    prop_assert!(meant.iter().all(|it| volume(it).is_ok()), "{}: {}", text, cure);
+                }
+                if let Some(meant) = period(&text) {
+                    prop_assert!(meant.parse::<Period>().is_ok(), "{}", meant);
+                }
+                if let Some(meant) = hours(&text) {
+                    prop_assert!(Hours::parse(&meant).is_some(), "{}", meant);
+                }
+                if let Some(meant) = days(&text).filter(|meant| !meant.starts_with('[')) {
+                    prop_assert!(Days::parse(&meant).is_some(), "{}", meant);
+                }
+            }
+        }
+    }
+}
