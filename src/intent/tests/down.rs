@@ -99,6 +99,36 @@ fn a_user_has_one_class_in_both_directions_with_limits_of_its_own_in_each() {
     assert_ne!(rules(&up), rules(&down));
 }
 
+/// Its packets come to the ifb all the while.
+#[test]
+fn what_finds_flows_waits_also_where_another_version_made_what_redirects() {
+    let mut seen = able();
+    let link = name("eth0");
+    seen.state = resolved(&intent(POLICY), seen.clone()).desired;
+    seen.facts.features.helpers.socket_tag = false;
+    seen.unread.flows.insert(link.clone());
+    seen.facts.busy.insert(link.clone());
+    let redirect = Parent::Ingress.at(Pref::REDIRECT[0]);
+    seen.state.clsact.get_mut(&link).unwrap().ingress.filters.clear();
+    let kind = "bpf".to_string();
+    let strange = StrangeFilter { protocol: 3, kind, tables: Vec::new() };
+    seen.strange.entry(link.ingress()).or_default().filters.insert(redirect, strange);
+    let mut waits = resolved(&intent(POLICY), seen.clone()).plan;
+    let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
+    let steps = [
+        "egress pref 4",
+        "~ wait 1 s: whose the flows are that run on eth0 is learnt",
+        "+ eth0 ingress filter pref 201",
+        "+ eth0 ingress filter at clsact ingress pref 65001",
+        "- eth0 ingress filter at clsact ingress pref 65000",
+    ];
+    assert!(steps.map(at).is_sorted(), "{waits}");
+    assert!(waits.before_learning().is_empty(), "nor does a daemon postpone it");
+    seen.state.ifbs.clear();
+    waits = resolved(&intent(POLICY), seen).plan;
+    assert!(!waits.before_learning().is_empty(), "nothing comes to an ifb that is gone");
+}
+
 #[test]
 fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds_them() {
     let mut seen = able();
@@ -131,27 +161,6 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
     let wait = at("~ wait 1 s: whose the flows are that run on eth0 is learnt");
     assert!(at("egress pref 4") < wait && wait < at("ingress filter pref 201"), "{waits}");
-    // Also where another version made what redirects: its packets come to the ifb all the while.
-    let mut upgraded = seen.clone();
-    let redirect = Parent::Ingress.at(Pref::REDIRECT[0]);
-    upgraded.state.clsact.get_mut(&link).unwrap().ingress.filters.clear();
-    let kind = "bpf".to_string();
-    let strange = StrangeFilter { protocol: 3, kind, tables: Vec::new() };
-    upgraded.strange.entry(link.ingress()).or_default().filters.insert(redirect, strange);
-    let mut waits = resolved(&intent(POLICY), upgraded.clone()).plan;
-    let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
-    let steps = [
-        "egress pref 4",
-        "~ wait 1 s: whose the flows are that run on eth0 is learnt",
-        "+ eth0 ingress filter pref 201",
-        "+ eth0 ingress filter at clsact ingress pref 65001",
-        "- eth0 ingress filter at clsact ingress pref 65000",
-    ];
-    assert!(steps.map(at).is_sorted(), "{waits}");
-    assert!(waits.before_learning().is_empty(), "nor does a daemon postpone it");
-    upgraded.state.ifbs.clear();
-    waits = resolved(&intent(POLICY), upgraded).plan;
-    assert!(!waits.before_learning().is_empty(), "nothing comes to an ifb that is gone");
     seen.facts.busy.clear();
     // And so where a filter that finds them was taken away.
     seen.facts.features.helpers.socket_tag = true;
