@@ -127,6 +127,11 @@ impl InForce {
 }
 
 impl Applied {
+    /// Whether something is shaped now.
+    pub fn shapes(&self) -> bool {
+        self.in_force.as_ref().is_some_and(|it| !it.model.links.is_empty())
+    }
+
     /// Of a run that has its lock. `mounted`: for that the hierarchy had to be mounted, which is
     /// the plan's first step.
     pub(super) fn beginning(mounted: bool) -> Applied {

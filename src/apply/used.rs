@@ -246,9 +246,12 @@ impl Use {
             }
         };
         say(&mut self.said, said);
-        let is_done = |child: &mut Offspring| child.answer().is_some();
-        if self.shortening.as_mut().is_some_and(is_done) {
+        if let Some(answer) = self.shortening.as_mut().and_then(Offspring::answer) {
             self.shortening = None;
+            if !answer.is_empty() {
+                log::debug!("the file of use grows: {}", String::from_utf8_lossy(&answer));
+                ledger.put_off();
+            }
         }
         if self.never_waits && self.shortening.is_none() && ledger.is_long() {
             let path = ledger.path().to_path_buf();
@@ -292,7 +295,8 @@ impl Use {
         // Before the classes, so that what passes meanwhile is in the difference to the next.
         let Some(passed) = observe::passed(kernel, state, index)? else { return Ok(None) };
         let is_known = self.ledger.as_ref().is_some_and(|it| !it.has_changed());
-        let glance = self.glance.take().filter(|_| is_known);
+        // Whoever waits for the file counts all for it, whatever follows.
+        let glance = self.glance.take().filter(|_| is_known && self.never_waits);
         if let Some(rest) = glance.as_ref().and_then(|it| it.rest(&passed, Timestamp::now())) {
             self.glance = glance;
             return Ok(Some(Next::Look(rest)));

@@ -85,7 +85,7 @@ impl Actor {
                 request.earlier = self.earlier.take_if(|_| collects);
                 let policy = Arc::clone(&request.intent.policy);
                 let came_of_it = self.apply(request, attempt == Attempt::Repair).map(Box::new);
-                if attempt == Attempt::Adopt && came_of_it.is_ok() {
+                if attempt == Attempt::Adopt && came_of_it.as_ref().is_ok_and(|it| it.shapes()) {
                     last_good::keep(&policy.source, self.kept.as_deref());
                 }
                 return Some(Event::Applied { asks: self.asks(), attempt, start, came_of_it });
@@ -148,8 +148,8 @@ impl Actor {
 
     /// Counts and writes at the end. Whatever follows from it is the next process's.
     fn count_last(&mut self, state: &State) {
-        let _ = self.count(state);
         self.session.wait_for_use(true);
+        let _ = self.count(state);
         self.session.write_use();
     }
 

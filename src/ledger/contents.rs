@@ -1,11 +1,11 @@
 //! What the bytes of a file say, and why it may say nothing.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::book::Book;
-use super::record::{MARK, unframe};
+use super::place;
+use super::record::{MARK, Record, unframe};
 use crate::text::shown;
 
 /// The version that is written.
@@ -62,7 +62,7 @@ impl LedgerError {
 /// # Errors
 /// One that cannot be read, or is of a later version.
 pub fn read(path: &Path) -> Result<Book, LedgerError> {
-    match fs::read(path) {
+    match place::read(path) {
         Ok(bytes) => Ok(Contents::of(&bytes, path)?.book),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
         Err(source) => Err(LedgerError::Io { what: "read", path: path.to_path_buf(), source }),
@@ -76,7 +76,8 @@ pub(super) struct Contents {
     pub end: usize,
     /// How many bytes before that end are of no whole frame.
     pub damaged: usize,
-    /// The readings are not there with which it begins.
+    /// It has not all with which it begins, which was on the disk before it had its name. The last
+    /// of that are the readings.
     pub is_short: bool,
 }
 
@@ -100,11 +101,12 @@ impl Contents {
 
     /// Takes in the frames from the end on.
     fn take(&mut self, bytes: &[u8]) {
-        let mut at = self.end;
+        let (mut at, mut is_begun) = (self.end, false);
         while at < bytes.len() {
             match bytes.get(at..).and_then(unframe) {
                 Some((record, length)) => {
                     self.damaged += at - self.end;
+                    is_begun |= matches!(record, Record::Readings(_));
                     self.book.take(record);
                     at += length;
                     self.end = at;
@@ -112,7 +114,7 @@ impl Contents {
                 None => at += next_mark(bytes.get(at + 1..).unwrap_or_default()) + 1,
             }
         }
-        self.is_short = self.book.promised.is_some();
+        self.is_short = !is_begun;
         self.book.end();
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Added, Book, Moment, Reading};
 use super::contents::{Contents, LedgerError, title};
-use super::place::{make_folder, open, write_whole};
+use super::place::{before, make_folder, open, write_whole};
 use super::record::{Record, frame, unframe};
 use crate::quota::{Grant, Slots};
 use crate::text::shown;
@@ -63,7 +63,7 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Opened, LedgerError> {
         let io = |what| move |source| LedgerError::Io { what, path: path.to_path_buf(), source };
         make_folder(path).map_err(io("make the folder of"))?;
-        let file = open(path).map_err(io("open"))?;
+        let file = open(path, beginning).map_err(io("open"))?;
         let mut ledger = Ledger {
             path: path.to_path_buf(),
             file,
@@ -165,7 +165,7 @@ impl Ledger {
             {
                 // It is in the old file all the same.
                 log::debug!("{} grows: {error}", ledger.path.display());
-                ledger.base = ledger.length;
+                ledger.put_off();
             }
             Ok(())
         })
@@ -294,7 +294,7 @@ impl Ledger {
             // Another file has the name since: what this one has is in that one.
             self.unlock();
             make_folder(&self.path)?;
-            self.file = open(&self.path)?;
+            self.file = open(&self.path, beginning)?;
             self.length = 0;
         }
     }
@@ -313,7 +313,16 @@ impl Ledger {
         if length == self.length && length > 0 {
             return Ok(None);
         }
-        if length < self.length || self.length == 0 {
+        if length < self.length {
+            let aside = self.keep_aside().map_err(self.io("write"))?;
+            self.write_anew().map_err(self.io("write"))?;
+            return Ok(Some(format!(
+                "{} was made shorter by somebody: what was counted is written again, and what was left of the file is {}",
+                shown(&self.path.display().to_string()),
+                shown(&aside.display().to_string())
+            )));
+        }
+        if self.length == 0 {
             return self.load();
         }
         let mut bytes = Vec::new();
@@ -347,12 +356,7 @@ impl Ledger {
         self.unwritten = Added::default();
         self.book = book;
         let written = self.io("write");
-        if end == 0 && title().starts_with(&bytes) {
-            // New, or not even the first line is whole.
-            self.write_anew().map_err(&written)?;
-            return Ok(None);
-        }
-        if damaged > 0 || end == 0 {
+        if damaged > 0 || (end == 0 && !title().starts_with(&bytes)) {
             let aside = self.keep_aside().map_err(&written)?;
             self.write_anew().map_err(&written)?;
             let lost = if end == 0 { bytes.len() } else { damaged };
@@ -364,10 +368,12 @@ impl Ledger {
             )));
         }
         if is_short {
+            let aside = self.keep_aside().map_err(&written)?;
             self.write_anew().map_err(&written)?;
             return Ok(Some(format!(
-                "{} has lost its end, and with it up to where counters were counted: what was sent since it was written last is nobody's use",
-                shown(&self.path.display().to_string())
+                "{} has lost its end, and with it what some have used, and up to where counters were counted; what can be read counts, and the file as it was is {}",
+                shown(&self.path.display().to_string()),
+                shown(&aside.display().to_string())
             )));
         }
         if end < bytes.len() {
@@ -415,9 +421,8 @@ impl Ledger {
 
     /// Replaces the file by one that has the book as it is now. The lock goes over to the new one.
     fn write_anew(&mut self) -> io::Result<()> {
-        let mut bytes = title();
-        self.book.records().for_each(|record| bytes.extend(frame(&record)));
-        let new = self.beside("new");
+        let bytes = whole(&self.book);
+        let new = before(&self.path, "new-");
         let written = write_whole(&new, &bytes).and_then(|file| {
             fs::rename(&new, &self.path)?;
             Ok(file)
@@ -438,4 +443,21 @@ impl Ledger {
         self.unwritten = Added::default();
         Ok(())
     }
+
+    /// The file is not tried to be written anew before it is as long again.
+    pub fn put_off(&mut self) {
+        self.base = self.length;
+    }
+}
+
+/// All bytes of a file.
+fn whole(book: &Book) -> Vec<u8> {
+    let mut bytes = title();
+    book.records().for_each(|record| bytes.extend(frame(&record)));
+    bytes
+}
+
+/// Those of the first one.
+fn beginning() -> Vec<u8> {
+    whole(&Book::default())
 }

@@ -1,7 +1,7 @@
 //! Where the file is, and how it is opened and made.
 
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -25,22 +25,59 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What others use is root's to know.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
+/// The file; where there is none, with `beginning` as one that is whole from its first moment.
+pub(super) fn open(path: &Path, beginning: impl FnOnce() -> Vec<u8>) -> io::Result<File> {
+    let there = || how().open(path);
+    let file = match there() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let new = before(path, &format!("new-{}-", std::process::id()));
+            let made = write_whole(&new, &beginning()).and_then(|_| fs::hard_link(&new, path));
+            let _ = fs::remove_file(&new);
+            match made {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => there()?,
+            }
+        }
+        file => file?,
+    };
+    let file = plain(file)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
+/// What others use is root's to know.
+fn how() -> OpenOptions {
+    let mut how = File::options();
+    how.read(true).write(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+    how
+}
+
+/// The file's name with a word before it, as no file of an instance begins.
+pub(super) fn before(path: &Path, word: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    path.with_file_name(format!("{word}{name}"))
+}
+
+/// All bytes of the file.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut bytes = Vec::new();
+    plain(file)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A pipe would be waited for.
+fn plain(file: File) -> io::Result<File> {
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file; move it away")),
+    }
+}
+
 /// Writes a new file that is on the disk, and locked before it has its name.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = open(path)?;
+    let mut file = plain(how().create(true).open(path)?)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.set_len(0)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -158,3 +158,33 @@ fn a_namespace_that_has_the_number_of_another_begins_a_book_of_its_own() {
     }
     assert_eq!(used(other.book(), &eve()), 30);
 }
+
+/// As `: > FILE` does, and whoever puts a pipe there.
+#[test]
+fn a_file_that_is_emptied_is_said_and_a_pipe_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let whole = written_anew(&path);
+    let mut daemon = open_in(&path);
+    count(&mut daemon, &[reading(EVE, eve(), 900)]);
+    // What is known to who has it open is written again.
+    fs::write(&path, "").unwrap();
+    let found = daemon.write().unwrap().expect("a sentence");
+    assert!(found.contains("was made shorter by somebody"), "{found}");
+    assert_eq!(used(&read(&path).unwrap(), &eve()), 900);
+    drop(daemon);
+    for length in [0, 5, 30, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let found = Ledger::open(&path).unwrap().found.expect("a sentence");
+        let aside = found.rsplit(' ').next().unwrap();
+        assert_eq!(fs::read(aside).unwrap(), whole[..length], "{found}");
+        assert_eq!(Ledger::open(&path).unwrap().found, None, "once");
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(Ledger::open(&path).unwrap().found, None, "whoever removes it begins anew");
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for error in [read(&path).unwrap_err(), Ledger::open(&path).unwrap_err()] {
+        assert!(error.to_string().contains("it is no plain file"), "{error}");
+    }
+}

@@ -312,6 +312,8 @@ fn a_killed_daemon_counts_nothing_twice_and_forgets_nothing() {
         drop(daemon);
     }
     let daemon = Daemon::run(command(&["watch", &file]));
+    // So far below the step that nothing has the daemon read counters, but for its end.
+    send(&mut world, MB);
     silence();
     assert!(daemon.end().success());
     let sent = counters::classes(UPLINK).class(&classid("user/ann")).bytes;
