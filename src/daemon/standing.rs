@@ -60,6 +60,16 @@ impl Standing {
         }
     }
 
+    /// Whether it is in force on all links that it means.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shapes() && self.in_force.passed_over.is_empty()
+    }
+
+    /// Whether it is in force on some link.
+    pub(super) fn shapes(&self) -> bool {
+        !self.in_force.model.links.is_empty()
+    }
+
     /// Whether something is shaped that arrives.
     pub(super) fn arrives(&self) -> bool {
         let mut ports = self.in_force.state.trees.keys();
@@ -70,6 +80,7 @@ impl Standing {
     pub(super) fn heeds_firewall(&self, link: &LinkName) -> bool {
         let mut links = self.in_force.model.links.iter();
         links.any(|it| it.port == link.ingress() && !it.bypass_firewall)
+            || self.in_force.passed_over.contains_key(link)
     }
 
     /// Whether somebody has a quota.

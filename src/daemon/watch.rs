@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -61,7 +62,11 @@ pub(super) fn keep(
         return Ok(Ended::BySignal);
     }
     let (standing, now) = (first.standing.ok_or(CannotGoOn::Restless)?, Instant::now());
-    last_good::keep(&standing.intent.policy.source, kept);
+    // One that holds on fewer links than it means may be worse than the one before it.
+    let has_one = kept.is_some_and(Path::exists);
+    if standing.is_whole() || (standing.shapes() && !has_one) {
+        last_good::keep(&standing.intent.policy.source, kept);
+    }
     if settings.once {
         return Ok(Ended::AfterFirst);
     }

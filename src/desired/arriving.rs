@@ -39,13 +39,7 @@ fn hooks(
         Some(false) => return Err(NoDown::Kernel),
         Some(true) => {}
     }
-    if observed.ingress.contains(&link.port.link) {
-        return Err(NoDown::Ingress);
-    }
-    others_allow(link, facts)?;
-    if facts.links.contains_key(&link.port.device()) {
-        return Err(NoDown::Name(link.port.device()));
-    }
+    is_free(link, observed)?;
     let tag = match classify::classifier(link.classifier, &facts.features) {
         Ok(classifier) => labels::tag(classifier, model, observed),
         Err(source) => return Err(NoDown::Classifier(source)),
@@ -74,6 +68,27 @@ fn hooks(
     clsact.egress.filters.insert(learn_at, learn);
     clsact.ingress.filters.insert(redirect_at, Filter::Redirect);
     Ok(())
+}
+
+/// The first link of the model whose `down` would take from others what they have there.
+pub fn down_in_the_way(model: &Model, observed: &Observation) -> Option<Impossible> {
+    let mut links = model.links.iter().filter(|it| it.port.direction == Direction::Ingress);
+    links.find_map(|link| {
+        let why = is_free(link, observed).err()?;
+        Some(Impossible::Down { link: link.port.link.clone(), why })
+    })
+}
+
+/// Whether nobody else has the places that what arrives goes through.
+fn is_free(link: &Link, observed: &Observation) -> Result<(), NoDown> {
+    if observed.ingress.contains(&link.port.link) {
+        return Err(NoDown::Ingress);
+    }
+    others_allow(link, &observed.facts)?;
+    match observed.facts.links.contains_key(&link.port.device()) {
+        true => Err(NoDown::Name(link.port.device())),
+        false => Ok(()),
+    }
 }
 
 /// Whether a redirect there leaves everybody what he has.

@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::HashSet;
 
+pub use arriving::down_in_the_way;
 pub use clsact::Unguarded;
 pub use identity::OutOfMinors;
 pub use impossible::{Impossible, NoDown};

@@ -141,6 +141,10 @@ impl Intent {
             // A slave is left to its master once that is shaped.
             let is_port = device.and_then(|device| device.master).is_some_and(is_shaped);
             let altnames = device.map_or(&[][..], |device| &device.altnames);
+            // It may be meant by another name, which is not known of a link that is taken out.
+            if meaning.passed_over.contains_key(name) {
+                return true;
+            }
             open.iter().any(|line| match line {
                 LinkRef::Auto => true,
                 LinkRef::Pattern(_) if is_port => false,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Intent, NoneFits, Refusal};
+use crate::desired::{self, Impossible};
 use crate::facts::{Facts, LinkFacts, Observation};
 use crate::model::{self, BuildOptions, Model};
 use crate::policy::{Diagnostic, Kind, LinkLine, LinkRef, Report, quote};
@@ -68,29 +69,40 @@ impl Intent {
                     Err(report) if strict => {
                         let facts = &mut seen.facts;
                         strict = false;
-                        if self.links_as_they_were(facts) {
+                        let there = facts.links.clone();
+                        let (unfit, as_they_were) = self.without_unfit(facts, &report)?;
+                        if as_they_were {
                             let why = report.first().map_or("", |first| &first.message);
                             said.push(format!("{why}: links are taken to be as they were"));
                         }
-                        let there = facts.links.iter().map(|(name, it)| (name.clone(), it.ifindex));
-                        let there: BTreeMap<LinkName, u32> = there.collect();
-                        let unfit = self.only_what_fits(facts, report)?;
-                        in_the_way.extend(unfit.keys().filter_map(|name| there.get(name)));
+                        let index = |name| there.get(name).map(|link: &LinkFacts| link.ifindex);
+                        in_the_way.extend(unfit.keys().filter_map(index));
                         passed_over.extend(unfit);
                         continue;
                     }
                     Err(report) => return Err(report.into()),
                 };
-            let Some(why) = self.root_in_the_way(&model, seen) else {
+            let Some((link, why)) = self.in_the_way(&model, seen) else {
                 let warning = |why| Diagnostic::warning(Kind::Link, None, why);
                 self.say_who_is_passed_over(&passed_over, &seen.facts, &mut warnings);
                 warnings.extend(said.into_iter().map(warning));
                 return Ok(Fitted { model, warnings, in_the_way, passed_over });
             };
-            passed_over.insert(why.link().clone(), why.to_string());
-            let link = seen.facts.links.remove(why.link());
-            in_the_way.extend(link.map(|link| link.ifindex));
+            let facts = seen.facts.links.remove(&link);
+            in_the_way.extend(facts.map(|facts| facts.ifindex));
+            passed_over.insert(link, why);
         }
+    }
+
+    /// A link where somebody else has what shaping takes, and what it is.
+    fn in_the_way(&self, model: &Model, seen: &Observation) -> Option<(LinkName, String)> {
+        let root = self.root_in_the_way(model, seen).map(|it| (it.link().clone(), it.to_string()));
+        root.or_else(|| match desired::down_in_the_way(model, seen)? {
+            Impossible::Down { link, why } => {
+                Some((link.clone(), Impossible::Down { link, why }.to_string()))
+            }
+            _ => None,
+        })
     }
 
     /// A warning of each link that is passed over, instead of one that its line means no link.
@@ -142,13 +154,45 @@ impl Intent {
         changed
     }
 
+    /// Takes the links out with which the policy cannot hold. Where a line has no link then that
+    /// had one, links are taken to be as they were when they were fit; whether that is so.
+    fn without_unfit(
+        &self,
+        facts: &mut Facts,
+        report: &Report,
+    ) -> Result<(PassedOver, bool), Refusal> {
+        let there = facts.links.clone();
+        let is_kept = |line: &LinkLine, model: &Model| {
+            let means = |(name, link): (&LinkName, &LinkFacts)| match line.name.value {
+                LinkRef::Auto => link.has_default_route(),
+                _ => line.name.value.means(name, &link.altnames),
+            };
+            !self.good.iter().any(means) || model.links.iter().any(|it| it.at == line.name.at)
+        };
+        if let Ok(unfit) = self.only_what_fits(facts, report, false)
+            && let Ok((model, _)) = model::build(&self.policy, facts, self.build_options())
+            && self.policy.links.iter().all(|line| is_kept(line, &model))
+        {
+            return Ok((unfit, false));
+        }
+        facts.links = there;
+        let as_they_were = self.links_as_they_were(facts);
+        Ok((self.only_what_fits(facts, report, true)?, as_they_were))
+    }
+
     /// Takes those of the new links out with which the policy cannot hold. They are found by trial,
     /// halves first, since an error may name the line of somebody's whose limits do not fit.
-    fn only_what_fits(&self, facts: &mut Facts, report: Report) -> Result<PassedOver, Refusal> {
+    fn only_what_fits(
+        &self,
+        facts: &mut Facts,
+        report: &Report,
+        as_they_were: bool,
+    ) -> Result<PassedOver, Refusal> {
         let lines = &self.policy.links;
-        let auto =
-            lines.iter().any(|line| line.name.value == LinkRef::Auto) && self.good.is_empty();
-        let auto = auto.then(|| facts.default_route().map(|(name, _)| name.clone())).flatten();
+        let has_auto = as_they_were && self.good.values().any(LinkFacts::has_default_route);
+        let is_auto = |line: &LinkLine| line.name.value == LinkRef::Auto;
+        let auto = facts.default_route().filter(|_| !has_auto && lines.iter().any(is_auto));
+        let auto = auto.map(|(name, _)| name.clone());
         let mut new = Vec::new();
         facts.links.retain(|name, link| {
             if self.good.contains_key(name) {
@@ -168,14 +212,19 @@ impl Intent {
         });
         let mut unfit = PassedOver::new();
         let all = new.len();
+        // Without any of them it may be refused as well.
+        if !self.good.is_empty() && model::build(&self.policy, facts, self.build_options()).is_err()
+        {
+            return Err(report.clone().into());
+        }
         self.admit(facts, new, &mut unfit);
         let is_refused = match self.options.none_fits {
             NoneFits::PassedOver => all == 0,
-            NoneFits::RefusedUnlessTheirs => !self.is_about_a_link(&report),
+            NoneFits::RefusedUnlessTheirs => !self.is_about_a_link(report),
             NoneFits::Refused => true,
         };
         match is_refused && unfit.len() == all && self.good.is_empty() {
-            true => Err(report.into()),
+            true => Err(report.clone().into()),
             false => Ok(unfit),
         }
     }

@@ -9,8 +9,8 @@ use crate::daemon::shaping;
 use crate::tree::LinkName;
 
 impl State {
-    /// Where counters say that packets go past an ifb, it is looked who is in the way. With a
-    /// firewall that has come the policy is refused, which the next apply says.
+    /// Where counters say that packets go past an ifb, it is looked who is in the way. A link
+    /// to which a firewall has come is passed over, which the next apply says.
     pub(super) fn passed(&mut self, reading: Reading, took: Duration, now: Instant) {
         self.passing.ended(took, now);
         let heeds = |link: &LinkName| self.standing.heeds_firewall(link);
