@@ -7,6 +7,8 @@
 //! meeting the old or the new one; and at the very end the old place is emptied. What `run` and
 //! `attach` put into a class goes along: from directories of `net_cls` to cgroups (v2), or back.
 
+use std::collections::BTreeSet;
+
 use super::session::{Look, Request, Session};
 use crate::cgroup::{Attached, Error, Locked, Root, Unified};
 use crate::failure::Failure;
@@ -90,17 +92,22 @@ fn to_cgroups(kernel: &Kernel, look: &Look, from: &Locked) -> Result<(), Error> 
     let claims = &look.meaning.observation.state.claims;
     let pinned = claims.iter().filter_map(|(claim, class)| Some((claim, claim.pinned()?, *class)));
     for (claim, owner, class) in pinned {
+        let mut given_up = BTreeSet::new();
         for _ in 0..MOST_PASSES {
             let is_put =
                 |pid: &u32| kernel.pinned_process(*pid).is_some_and(|it| it.owner == *owner);
             let mut members = from.members(claim)?;
-            members.retain(|pid| !is_put(pid));
+            members.retain(|pid| !is_put(pid) && !given_up.contains(pid));
             if members.is_empty() {
                 break;
             }
             let Ok(unified) = Unified::find()? else { return Ok(()) };
             for pid in members {
-                let _may_be_dead = kernel.pin(&unified, pid, owner, class)?;
+                // One that cannot be put there keeps no other from it.
+                if let Err(error) = kernel.pin(&unified, pid, owner, class) {
+                    log::warn!("process {pid} counts by its owner: {error}");
+                    given_up.insert(pid);
+                }
             }
         }
     }

@@ -39,14 +39,18 @@ impl Telling {
             false => self.forget_all(instance).map(|()| true),
         };
         outcome.unwrap_or_else(|error| {
-            let why = error.to_string();
-            if self.said.as_ref() != Some(&why) {
-                log::debug!("accounts cannot be told of their own limits: {why}");
-                self.said = Some(why);
-            }
+            self.say(&error);
             self.after = None;
             true
         })
+    }
+
+    fn say(&mut self, error: &io::Error) {
+        let why = error.to_string();
+        if self.said.as_ref() != Some(&why) {
+            log::warn!("accounts cannot be told of their own limits: {why}");
+            self.said = Some(why);
+        }
     }
 
     fn turn(
@@ -67,6 +71,7 @@ impl Telling {
         let owners: BTreeMap<u32, Owner> = turn.iter().filter_map(owner).collect();
         let wanted = owners.values().cloned().collect();
         let told = status::told(model, &wanted, used, zone);
+        let mut failed = None;
         for uid in &turn {
             let Some(text) = owners.get(uid).and_then(|owner| told.get(owner)) else {
                 if self.told.remove(uid).is_some() {
@@ -77,21 +82,33 @@ impl Telling {
             let name = accounts.by_uid.get(uid).map(|account| account.name.as_str());
             let text = text.text(name);
             let hash = hash(&text);
-            match self.told.insert(*uid, hash) {
-                Some(before) if before == hash => {}
-                None if told::is_told(instance, *uid, &text) => {}
-                _ => told::write(instance, *uid, &text)?,
+            let is_told = match self.told.get(uid) {
+                Some(before) => *before == hash,
+                None => told::is_told(instance, *uid, &text),
+            };
+            let written = if is_told { Ok(()) } else { told::write(instance, *uid, &text) };
+            match written {
+                Ok(()) => drop(self.told.insert(*uid, hash)),
+                // The others are told all the same, and what he was told before is true no more.
+                Err(error) => {
+                    self.told.remove(uid);
+                    told::forget(instance, *uid)?;
+                    failed.get_or_insert(error);
+                }
             }
         }
-        if turn.len() == most {
-            self.after = turn.last().copied();
-            return Ok(false);
+        let is_last = turn.len() < most;
+        self.after = turn.last().copied().filter(|_| !is_last);
+        if is_last {
+            self.told.retain(|uid, _| uids.contains(uid));
+            let there = told::keep_only(instance, &self.told.keys().copied().collect())?;
+            self.told.retain(|uid, _| there.contains(uid));
+            self.is_swept = false;
         }
-        self.after = None;
-        self.told.retain(|uid, _| uids.contains(uid));
-        told::keep_only(instance, &self.told.keys().copied().collect())?;
-        self.is_swept = false;
-        Ok(true)
+        if let Some(error) = failed {
+            self.say(&error);
+        }
+        Ok(is_last)
     }
 
     fn forget_all(&mut self, instance: &str) -> io::Result<()> {

@@ -213,9 +213,10 @@ fn own_usage(
     let note = counted_at.map(|at| {
         format!("note: as counted at {at}: the daemon notes it once a minute, or `shaper apply`\n")
     });
-    let stdout = match quotas.is_empty() {
-        true => "you have no quota of your own here\n".to_string(),
-        false => usage_table(&quotas),
+    let stdout = match (own.told_at, quotas.is_empty()) {
+        (None, _) => "nobody has told you of a quota here: the daemon does within a minute, or the next `shaper apply`\n".to_string(),
+        (_, true) => "you have no quota of your own here\n".to_string(),
+        (_, false) => usage_table(&quotas),
     };
     Ok(Output { stdout, stderr: note.unwrap_or_default(), ..Output::default() })
 }

@@ -3,6 +3,7 @@
 //! group may have other members. Nobody but root makes, changes or lists anything there.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -67,7 +68,8 @@ pub fn make_room(instance: &str) -> io::Result<()> {
 /// Those of the file system, also where it has no access control lists.
 pub fn write(instance: &str, uid: u32, text: &str) -> io::Result<()> {
     let path = folder(instance).join(uid.to_string());
-    let new = path.with_extension("new");
+    // A run by hand may write at the same time.
+    let new = path.with_extension(std::process::id().to_string());
     let written = || {
         let mut file = File::options()
             .create(true)
@@ -100,20 +102,31 @@ pub fn forget(instance: &str, uid: u32) -> io::Result<()> {
     }
 }
 
-/// Removes all that is not of these uids, and notes that what is left is of now.
+/// Removes all that is not of these uids, and notes that what is left is of now. Whose is there.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn keep_only(instance: &str, uids: &BTreeSet<u32>) -> io::Result<()> {
+pub fn keep_only(instance: &str, uids: &BTreeSet<u32>) -> io::Result<BTreeSet<u32>> {
     let folder = folder(instance);
+    let mut there = BTreeSet::new();
     for entry in fs::read_dir(&folder)? {
         let name = entry?.file_name();
-        let uid = name.to_str().and_then(|name| name.parse().ok());
-        if uid.is_none_or(|uid| !uids.contains(&uid)) {
-            fs::remove_file(folder.join(name))?;
+        match name.to_str().and_then(|name| name.parse().ok()) {
+            Some(uid) if uids.contains(&uid) => drop(there.insert(uid)),
+            None if is_being_written(&name) => {}
+            _ => fs::remove_file(folder.join(name))?,
         }
     }
-    File::open(&folder)?.set_modified(SystemTime::now())
+    File::open(&folder)?.set_modified(SystemTime::now())?;
+    Ok(there)
+}
+
+/// Whether another process that runs has just made the file, and will rename it.
+fn is_being_written(name: &OsStr) -> bool {
+    let writer = Path::new(name).extension().and_then(OsStr::to_str);
+    writer.is_some_and(|pid| {
+        pid != std::process::id().to_string() && Path::new("/proc").join(pid).exists()
+    })
 }
 
 /// Removes all that an instance's accounts are told.

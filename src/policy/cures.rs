@@ -9,6 +9,12 @@ use crate::times::{Days, Hours};
 const NO_VOLUME: [&str; 9] =
     ["unlimited", "none", "no", "off", "max", "inf", "infinite", "infinity", "never"];
 
+/// What people write behind the first letter of a unit.
+const UNITS: [&str; 20] = [
+    "", "b", "i", "ib", "o", "io", "byte", "bytes", "ibyte", "ibytes", "ig", "igs", "eg", "egs",
+    "iga", "ega", "igabyte", "igabytes", "egabyte", "egabytes",
+];
+
 /// A number and the word behind it, in lower case: `1.5` and `tb` of `1,5 TB`.
 fn number_and_word(text: &str) -> Option<(String, String)> {
     let text = text.trim().to_ascii_lowercase().replace(',', ".");
@@ -25,6 +31,10 @@ pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {
     if NO_VOLUME.contains(&lower.as_str()) {
         return Some(without.to_string());
     }
+    let thousands = |part: &str| part.bytes().take_while(u8::is_ascii_digit).count() == 3;
+    if lower.split(',').skip(1).any(thousands) {
+        return None;
+    }
     let (number, word) = number_and_word(&lower)?;
     if word.is_empty() || lower.ends_with("bit") {
         return None;
@@ -34,6 +44,9 @@ pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {
     }
     let word = word.trim_end_matches("/s").trim_end_matches("ps").to_string();
     let prefix = word.chars().next().filter(|prefix| "kmgt".contains(*prefix))?;
+    if !UNITS.contains(&word.get(1..).unwrap_or_default()) {
+        return None;
+    }
     let prefix = if prefix == 'k' { "k".to_string() } else { prefix.to_ascii_uppercase().into() };
     let is_binary = word.get(1..2) == Some("i") && !word.starts_with("gig");
     let decimal = format!("{number}{prefix}B");
@@ -80,6 +93,9 @@ pub(super) fn period(key: &str) -> Option<String> {
     meant.filter(|meant| meant != key && meant.parse::<Period>().is_ok())
 }
 
+const DAYS: [&str; 7] =
+    ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
 /// The days that are meant: `mon-fri` by `weekdays`, `Mo-Fr` and `Monday to Friday`.
 pub(super) fn days(text: &str) -> Option<String> {
     let lower = text.trim().to_ascii_lowercase();
@@ -90,20 +106,26 @@ pub(super) fn days(text: &str) -> Option<String> {
         "weekend" | "weekends" => return Some("[sat, sun]".to_string()),
         _ => {}
     }
-    let day = |word: &str| {
-        let word = word.trim();
-        let is_it =
-            |name: &&str| word.starts_with(*name) || (word.len() == 2 && name.starts_with(word));
-        Days::NAMES.into_iter().find(is_it)
-    };
-    let all = |parts: Vec<&str>| parts.into_iter().map(day).collect::<Option<Vec<_>>>();
-    let several =
-        all(lower.split([',', '+', '/', ' ']).filter(|it| !it.trim().is_empty()).collect());
-    if let Some(several) = several.filter(|several| several.len() > 1) {
-        return Some(format!("[{}]", several.join(", ")));
+    let ranges = lower.replace(" to ", "-").replace("..", "-").replace(['–', '—'], "-");
+    let ranges = ranges.replace(" - ", "-");
+    let parts = ranges.split([',', '+', '/', ' ']).filter(|it| !it.is_empty());
+    let meant = parts.map(days_of).collect::<Option<Vec<_>>>()?;
+    match &meant[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
     }
-    let range = lower.replace(" to ", "-").replace("..", "-").replace('–', "-");
-    let meant = all(range.split('-').collect())?.join("-");
+}
+
+/// One day or range, as `mon-fri` by `Monday-Friday`.
+fn days_of(part: &str) -> Option<String> {
+    let day = |word: &str| {
+        let word = word.trim().trim_end_matches('.');
+        let is_it = |name: &&str| name.starts_with(word) || word.strip_suffix('s') == Some(*name);
+        let place = DAYS.iter().position(is_it).filter(|_| word.len() >= 2)?;
+        Days::NAMES.get(place).copied()
+    };
+    let meant = part.split('-').map(day).collect::<Option<Vec<_>>>()?.join("-");
     Days::parse(&meant).map(|_| meant)
 }
 
@@ -155,6 +177,10 @@ mod tests {
             ("10", ""),
             ("10gbit", ""),
             ("10 apples", ""),
+            ("1,000GB", ""),
+            ("20 minutes", ""),
+            ("5 times", ""),
+            ("2 gigabytes", "write `2GB`"),
         ] {
             assert_eq!(of(text), meant, "{text}");
         }
@@ -189,6 +215,9 @@ mod tests {
             ("Saturday", "sat"),
             ("sat,sun", "[sat, sun]"),
             ("tue thu", "[tue, thu]"),
+            ("mon-fri, sun", "[mon-fri, sun]"),
+            ("Tues + Thurs", "[tue, thu]"),
+            ("Mondays", "mon"),
         ] {
             assert_eq!(days(text).as_deref(), Some(meant), "{text}");
         }
@@ -204,7 +233,9 @@ mod tests {
         for text in ["night", "22:00-25:00", "13pm-1am", "8-8", "22:00"] {
             assert_eq!(hours(text), None, "{text}");
         }
-        assert_eq!((days("someday"), days("mo-xx")), (None, None));
+        for text in ["someday", "mo-xx", "month", "sunset", "m", "mon-tue-wed"] {
+            assert_eq!(days(text), None, "{text}");
+        }
     }
 
     proptest! {
