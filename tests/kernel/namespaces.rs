@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::escapes::tag_only;
 use crate::support::accounts::{ANN, BOB};
-use crate::support::cell::myself;
+use crate::support::cell::{myself, number};
 use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
@@ -132,7 +132,7 @@ fn a_guest_is_nobodys() {
     let hierarchy = "/run/cell/cpu";
     fs::create_dir_all(hierarchy).expect("a mount point");
     super::support::command::run(&format!("mount -t cgroup2 none {hierarchy}"));
-    let group = format!("{hierarchy}/docker/{}", std::process::id());
+    let group = format!("{hierarchy}/docker/{}", number());
     fs::create_dir_all(&group).expect("a guest's cgroup");
     let mut guest = myself(&["--guest", &ANN.uid.to_string(), &group]).spawn().expect("a guest");
     let pid = guest.id();

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB, CAROL, DAVE};
-use crate::support::cell::SCRATCH;
+use crate::support::cell::{SCRATCH, number};
 use crate::support::command::{run, run_with};
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
@@ -292,7 +292,7 @@ fn where_no_thread_may_be_started_a_crowd_is_looked_at_all_the_same() {
     let text = format!("version: 1\nlinks: {{up0: {{rate: 60mbit}}}}\nusers:\n{}", crowd(1_050));
     apply(&text);
     let pids = format!("{SCRATCH}/pids");
-    let group = format!("{pids}/shaper-test-{}", std::process::id());
+    let group = format!("{pids}/shaper-test-{}", number());
     fs::create_dir(&pids).expect("mkdir");
     run(&format!("mount -t cgroup -o pids none {pids}"));
     // Of a run that was killed.

@@ -17,6 +17,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -69,6 +70,12 @@ pub fn run(name: &str, budget: Duration, nocapture: bool) -> Result<(), String> 
         Some(status) => Err(format!("{output}({status})")),
         None => Err(format!("{output}(the cell's keeper had to be killed)")),
     }
+}
+
+/// A number that no other cell has meanwhile: of names in hierarchies that are the machine's.
+/// Process ids are the cell's own.
+pub fn number() -> u64 {
+    fs::metadata("/proc/self/ns/net").expect("the cell's network namespace").ino()
 }
 
 /// This very program, with other arguments.

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::actor::Actor;
-use super::cell::SCRATCH;
+use super::cell::{SCRATCH, number};
 use super::command::run;
 
 /// A unit, whose cgroup is removed at the end.
@@ -20,7 +20,7 @@ pub struct Unit {
 impl Unit {
     /// Once in a test.
     pub fn new() -> Unit {
-        Unit::named(&format!("served{}.service", std::process::id()))
+        Unit::named(&format!("served{}.service", number()))
     }
 
     /// A unit of this name, which may be another test's, too.
@@ -31,7 +31,7 @@ impl Unit {
             run(&format!("mount -t cgroup2 none {hierarchy}"));
         }
         // The hierarchy is the machine's.
-        let slice = PathBuf::from(hierarchy).join(format!("test{}.slice", std::process::id()));
+        let slice = PathBuf::from(hierarchy).join(format!("test{}.slice", number()));
         let cgroup = slice.join(name);
         fs::create_dir_all(&cgroup).expect("a unit's cgroup");
         Unit { name: name.to_string(), cgroup }

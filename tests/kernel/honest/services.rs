@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{DEFAULT, Keeper, Place, Program, Shell};
 use crate::support::accounts::BOB;
+use crate::support::cell::number;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{binary, classid, members};
@@ -28,7 +29,7 @@ struct Unit {
 impl Unit {
     fn new(kind: &str) -> Unit {
         // The hierarchy is the machine's.
-        let name = format!("{kind}-{}.service", std::process::id());
+        let name = format!("{kind}-{}.service", number());
         let group = PathBuf::from(format!("{HIERARCHY}/system.slice/{name}"));
         fs::create_dir_all(&group).expect("a unit's cgroup");
         fs::create_dir_all("/etc/systemd/system").expect("a folder for units");
@@ -56,7 +57,7 @@ impl Drop for Unit {
 }
 
 fn a_units_user_is_the_units_where_it_has_a_line() {
-    let id = std::process::id();
+    let id = number();
     let text = format!(
         "
 version: 1
