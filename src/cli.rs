@@ -282,7 +282,8 @@ Examples:
   shaper usage ann students                 of a user and of a group; also everyone
   shaper usage --period month --json
 
-OF is the volume with what was granted, ANEW when it begins anew, HOLDS the step that holds.")]
+OF is the volume with what was granted, ANEW when it begins anew, HOLDS the step that
+follows from it (without the daemon: from the next apply on).")]
     Usage(UsageOptions),
     /// Grant more than a quota's volume
     #[command(after_help = "\
