@@ -409,8 +409,14 @@ pub struct Edit {
 #[derive(Clone, Debug, Args)]
 pub struct WhyOptions {
     /// A name in the policy, an account, a process id, a systemd unit, a guest (guest:NAME where
-    /// something else has the name, too), a class, or the other end of a connection
-    #[arg(value_name = "SUBJECT", value_hint = ValueHint::Username)]
+    /// something else has the name, too), a class, or the other end of a connection; left out,
+    /// yourself
+    #[arg(
+        value_name = "SUBJECT",
+        value_hint = ValueHint::Username,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub subject: String,
     /// The other end of a connection of the subject's
     #[arg(long, value_name = "ADDRESS:PORT")]

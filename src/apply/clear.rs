@@ -46,7 +46,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let processes = process::scan(&kernel.proc_root).map_err(Failure::refused)?.processes;
     let before = Before::new(observation.clone(), &processes);
     let mut plan = diff(&observation, &desired::nothing(&observation));
-    let left = if may.disrupt { Vec::new() } else { plan.without_disruption() };
+    let left = if may.disrupt { Vec::new() } else { plan.without_disruption(&observation.state) };
     // The lock is in the hierarchy: the instance's directory is removed and the lock released
     // before the hierarchy is unmounted.
     let steps = || plan.steps.iter().map(|planned| &planned.step);

@@ -215,7 +215,7 @@ impl Run<'_, '_> {
         self.applied.psched = look.meaning.facts().psched;
         self.applied.left = match self.may.disrupt {
             true => Vec::new(),
-            false => plan.without_disruption(),
+            false => plan.without_disruption(&look.meaning.observation.state),
         };
         if !self.may.learns {
             self.applied.postponed = !plan.before_learning().is_empty();
@@ -291,7 +291,7 @@ impl Run<'_, '_> {
         now.facts.busy.clone_from(&before.facts.busy);
         let mut missing = diff(&now, desired);
         if !self.may.disrupt {
-            missing.without_disruption();
+            missing.without_disruption(&now.state);
         }
         if self.applied.postponed {
             missing.before_learning();

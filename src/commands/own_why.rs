@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nix::unistd;
 use serde::Serialize;
 
 use super::counting::Counting;
@@ -21,6 +22,8 @@ const MOMENT: Duration = Duration::from_millis(300);
 /// For root, and for a caller who may read the policy, what that says; for any other caller what
 /// the kernel has for him. A caller who is not root is told of himself only.
 pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failure> {
+    let himself = WhyOptions { subject: format!("uid:{}", unistd::getuid()), ..options.clone() };
+    let options = if options.subject.is_empty() { &himself } else { options };
     let subject = options.subject.as_str();
     if own::caller().is_none() {
         return why::why(global, options);

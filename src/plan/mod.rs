@@ -21,7 +21,7 @@ pub use step::{
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Filter, LinkName, Owner, Port};
+use crate::tree::{Filter, KernelState, LinkName, Owner, Port};
 use crate::units::{ClassId, Shard};
 
 /// When a step is performed. Processes are placed between the two phases, so a process whose class
@@ -92,9 +92,9 @@ impl Plan {
     }
 
     /// Removes the steps that disturb somebody from the plan, and the steps that depend on those;
-    /// returns all of them.
-    pub fn without_disruption(&mut self) -> Vec<Planned> {
-        let stay = Stay::of(self.steps.iter());
+    /// returns all of them. `from`: what stands.
+    pub fn without_disruption(&mut self, from: &KernelState) -> Vec<Planned> {
+        let stay = Stay::of(self.steps.iter(), from);
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()
             .partition(|planned| planned.disturbs.is_empty() && !stay.needs(&planned.step));
@@ -130,21 +130,21 @@ impl Plan {
 struct Stay {
     /// Links of which a root stays that was to go.
     links: BTreeSet<LinkName>,
-    /// All links of which a root was to go.
-    cleared: BTreeSet<LinkName>,
+    /// All links of which a root stands.
+    shaped: BTreeSet<LinkName>,
     /// Shards whose qdisc is not made again, so that there is none for their new classes.
     shards: BTreeSet<(Port, Shard)>,
 }
 
 impl Stay {
-    fn of<'a>(steps: impl Iterator<Item = &'a Planned>) -> Stay {
+    fn of<'a>(steps: impl Iterator<Item = &'a Planned>, from: &KernelState) -> Stay {
         let (links, shards) = (BTreeSet::new(), BTreeSet::new());
-        let mut stay = Stay { links, cleared: BTreeSet::new(), shards };
+        let shaped = from.trees.keys().map(|port| port.link.clone()).collect();
+        let mut stay = Stay { links, shaped, shards };
         for planned in steps {
             let is_left = !planned.disturbs.is_empty();
             match &planned.step {
                 Step::Root(port, Whole::Remove(())) => {
-                    stay.cleared.insert(port.link.clone());
                     stay.links.extend(is_left.then(|| port.link.clone()));
                 }
                 Step::Class(port, id, Change::Replace { .. })
@@ -162,7 +162,7 @@ impl Stay {
     /// Whether something stays on this link. A link without a root of its own serves those that
     /// have one.
     fn holds(&self, link: &LinkName) -> bool {
-        match self.cleared.contains(link) {
+        match self.shaped.contains(link) {
             true => self.links.contains(link),
             false => !self.links.is_empty(),
         }

@@ -83,6 +83,8 @@ fn users_see_what_is_theirs_and_nothing_of_others() {
         why.starts_with("bob: users.bob\n  class 1:") && why.contains("bob may use 10mbit"),
         "{why}"
     );
+    let himself = said(BOB, &format!("why --file {path}"));
+    assert!(himself.contains("users.bob\n  class 1:"), "{himself}");
     readable(&path);
     let why_by_policy = said(BOB, &format!("why bob --file {path}"));
     let line = format!("{path}:3:22");

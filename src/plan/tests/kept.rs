@@ -22,7 +22,7 @@ proptest! {
         let foreign = Foreign::Class { port: port.clone(), classid: ClassId::ours(Minor(0xabc)) };
         let nothing = KernelState { net_cls: NetCls::Ours, ..KernelState::default() };
         let mut plan = diff(&state, &nothing, &[foreign]);
-        let left = plan.without_disruption();
+        let left = plan.without_disruption(&state);
         prop_assert!(!left.is_empty());
         let after = run(&plan, &state, &mut |_, _| ());
         prop_assert_eq!(on(&after, &port.link), on(&state, &port.link));
