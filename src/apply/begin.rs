@@ -24,10 +24,14 @@ pub(super) fn begin(
     session.kernel.look_for_hierarchy()?;
     let locked = lock_standing(&session.kernel, may, policy)?;
     let mut look = session.look(request)?;
-    let facts = &mut look.meaning.observation.facts;
-    if locked.is_some() && !facts.pinned_cgroups.is_empty() {
-        let gone = session.kernel.sweep_pinned();
-        facts.pinned_cgroups.retain(|cgroup, _| !gone.contains(cgroup));
+    if let Some(locked) = &locked {
+        let observation = &mut look.meaning.observation;
+        session.kernel.tidy(locked, &observation.state.claims);
+        let pinned = &mut observation.facts.pinned_cgroups;
+        if !pinned.is_empty() {
+            let gone = session.kernel.sweep_pinned();
+            pinned.retain(|cgroup, _| !gone.contains(cgroup));
+        }
     }
     let planned = session.plan(&request.intent, &mut look.meaning)?;
     signal::catch();
@@ -37,6 +41,9 @@ pub(super) fn begin(
             return moving::begin(session, request, look, locked, root);
         }
         let left = session.kernel.left().map(|left| left.lock_left()).transpose()?;
+        if let Some(left) = &left {
+            moving::take_along(&session.kernel, &look, &locked, left)?;
+        }
         return Ok(Begun {
             locked,
             mounted: false,

@@ -29,7 +29,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let mut mounted = false;
     if !stands {
         // Somebody may have removed the directory that says so.
-        kernel.remove_pinned(None);
+        let _left = kernel.remove_pinned(None);
         // There is no directory to lock; where there is nothing to clear either, none is made.
         let observation = observe::observe(kernel, Wanted::default())?.observation;
         let psched = observation.facts.psched;
@@ -44,7 +44,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     signal::catch();
     let observation = observe::observe(kernel, Wanted::default())?.observation;
     let processes = process::scan(&kernel.proc_root).map_err(Failure::refused)?.processes;
-    let before = Before::new(observation.clone(), &processes);
+    let before = Before::new(observation.clone(), &processes).with_pinned(kernel, &processes);
     let mut plan = diff(&observation, &desired::nothing(&observation));
     let left = if may.disrupt { Vec::new() } else { plan.without_disruption(&observation.state) };
     // The lock is in the hierarchy: the instance's directory is removed and the lock released
@@ -58,7 +58,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     }
     let unmount = steps().any(|step| *step == UNMOUNT);
     if left.is_empty() {
-        kernel.remove_pinned(None);
+        let _left = kernel.remove_pinned(None);
         locked.forget_reverted()?;
         locked.forget_said()?;
         locked.forget_policy()?;

@@ -125,7 +125,7 @@ fn watch_over(name: &str, change: &Change<'_>) {
         if let Some(left) = left.filter(|_| change.moved) {
             let noted_there = left.set_reverted(change.policy);
             let was_net_cls = locked.places();
-            moving::back(&kernel, locked, left);
+            moving::back(&kernel, change.before.asked_cgroups(), locked, left);
             let is_ours = was_net_cls && kernel.net_cls() == NetCls::Ours;
             moving::unmount(&mut kernel, is_ours);
             noted_there?;

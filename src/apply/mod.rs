@@ -97,7 +97,8 @@ fn run(
     let applies = Arc::clone(&request.intent.policy);
     let Begun { locked, mounted, look, planned, left, moved } =
         begin(session, &mut request, may, policy)?;
-    let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
+    let before = Before::new(look.meaning.observation.clone(), &look.scan.processes)
+        .with_pinned(&session.kernel, &look.scan.processes);
     let applied = Applied::beginning(mounted);
     let (journal, link_went) = (Journal::default(), false);
     let moves = left.is_some();
@@ -143,7 +144,7 @@ fn run(
     let left = left.or_else(|| session.kernel.left()?.lock_left().ok());
     match left.filter(|_| moved) {
         Some(left) => {
-            moving::back(&session.kernel, locked, left);
+            moving::back(&session.kernel, before.asked_cgroups(), locked, left);
             if mounted && session.kernel.is_empty_hierarchy() {
                 let unmounted = session.kernel.unmount();
                 log::debug!("after the failure: unmounted {unmounted:?}");

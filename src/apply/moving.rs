@@ -49,7 +49,8 @@ pub(super) fn begin(
                 return Ok(Begun { locked, mounted, look, planned: None, left, moved: true });
             }
             Err(failure) => {
-                back(&session.kernel, locked, from);
+                let asked = look.meaning.observation.state.asks_cgroups();
+                back(&session.kernel, asked, locked, from);
                 failure
             }
         },
@@ -64,22 +65,39 @@ fn take_over(kernel: &Kernel, look: &Look, from: &Locked, root: Root) -> Result<
     let locked = kernel.at(root).ok_or(Error::NotMounted)?.lock_left()?;
     let claims = &look.meaning.observation.state.claims;
     let taken = locked.note_namespace(kernel.netns).and_then(|()| locked.take_over(from, claims));
-    match taken {
-        Ok(()) => {
-            let taken_along = match root {
-                Root::Plain => to_cgroups(kernel, look, from),
-                Root::NetCls => from_cgroups(kernel, &locked),
-            };
-            if let Err(error) = taken_along {
-                log::warn!("what `run` and `attach` put into a class counts by its owner: {error}");
-            }
-            Ok(locked)
-        }
+    match taken.and_then(|()| take_along(kernel, look, &locked, from)) {
+        Ok(()) => Ok(locked),
         Err(error) => {
+            let given_back = locked.give_back(from);
             let gone = locked.remove_all();
-            log::debug!("after the failure: removed {gone:?}");
+            log::debug!("after the failure: gave back {given_back:?}, removed {gone:?}");
             Err(error)
         }
+    }
+}
+
+/// Has what `run` and `attach` put into a class stay in it, at the instance's new place; also what
+/// a run that was killed meanwhile has not taken along.
+///
+/// # Errors
+/// This process may not make cgroups (v2), and would take processes out of their classes.
+pub(super) fn take_along(
+    kernel: &Kernel,
+    look: &Look,
+    to: &Locked,
+    from: &Locked,
+) -> Result<(), Error> {
+    let taken_along = match to.kind() {
+        Root::Plain => to_cgroups(kernel, look, from),
+        Root::NetCls => from_cgroups(kernel, to),
+    };
+    match taken_along {
+        Err(error @ Error::ReadOnly { .. }) => Err(error),
+        Err(error) => {
+            log::warn!("what `run` and `attach` put into a class counts by its owner: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -103,10 +121,14 @@ fn to_cgroups(kernel: &Kernel, look: &Look, from: &Locked) -> Result<(), Error> 
             }
             let Ok(unified) = Unified::find()? else { return Ok(()) };
             for pid in members {
-                // One that cannot be put there keeps no other from it.
-                if let Err(error) = kernel.pin(&unified, pid, owner, class) {
-                    log::warn!("process {pid} counts by its owner: {error}");
-                    given_up.insert(pid);
+                match kernel.pin(&unified, pid, owner, class) {
+                    Ok(_) => {}
+                    Err(error @ Error::ReadOnly { .. }) => return Err(error),
+                    // One that cannot be put there keeps no other from it.
+                    Err(error) => {
+                        log::warn!("process {pid} counts by its owner: {error}");
+                        given_up.insert(pid);
+                    }
                 }
             }
         }
@@ -143,14 +165,18 @@ pub(super) fn finish(kernel: &mut Kernel, left: Locked) -> Result<(), Failure> {
     left.remove_all()?;
     drop(left);
     if !was_net_cls && !observe::open_owners(kernel)? {
-        kernel.remove_pinned(None);
+        let _left = kernel.remove_pinned(None);
     }
     unmount(kernel, was_net_cls && kernel.net_cls() == NetCls::Ours);
     Ok(())
 }
 
-/// Puts the instance back where it stood before this run, and empties the new place.
-pub(super) fn back(kernel: &Kernel, new: Locked, old: Locked) {
+/// Puts the instance back where it stood before this run, and empties the new place. Where no
+/// program asked for cgroups before (`asked`), those that were made go as well.
+pub(super) fn back(kernel: &Kernel, asked: bool, new: Locked, old: Locked) {
+    if old.places() && !asked {
+        let _left = kernel.remove_pinned(None);
+    }
     let came_of_it = new.give_back(&old).and_then(|()| new.remove_all());
     if let Err(error) = came_of_it {
         log::warn!("the claims are in two places now, until the next apply: {error}");

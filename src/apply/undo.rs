@@ -1,17 +1,20 @@
 //! Undoing a run: the state when it began, and the plan back to it after a failure. That is a plan
 //! like any other, so every prefix of it is safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cgroup::{self, Locked};
+use crate::cgroup::{self, Locked, Unified};
 use crate::facts::{LinkFacts, Observation, RootQdisc};
 use crate::host::Kernel;
 use crate::host::execute;
 use crate::host::observe::{self, Wanted};
 use crate::plan::{Journal, Phase, Step, diff};
 use crate::process::{self, Process};
-use crate::tree::{Direction, KernelState, LinkName, Parent, Port, PortIndex, Pref, Seat, Strange};
+use crate::tree::{
+    Claim, Direction, KernelState, LinkName, Owner, Parent, Port, PortIndex, Pref, Seat, Strange,
+    Turn,
+};
 use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.
@@ -28,6 +31,8 @@ pub(super) struct Before {
     /// The directory of each process in the hierarchy, by pid and start time, which together
     /// identify a process.
     seats: BTreeMap<(u32, u64), String>,
+    /// Whose cgroup (v2) of the instance's a process was in, known in the same way.
+    pinned: BTreeMap<(u32, u64), Owner>,
 }
 
 impl Before {
@@ -36,7 +41,24 @@ impl Before {
             let path = process.net_cls.clone().filter(|_| process.is_alive())?;
             Some(((process.pid, process.starttime), path))
         };
-        Before { observation, seats: processes.iter().filter_map(seat).collect() }
+        let seats = processes.iter().filter_map(seat).collect();
+        Before { observation, seats, pinned: BTreeMap::new() }
+    }
+
+    /// Notes as well which of the processes are in the instance's cgroups (v2).
+    pub(super) fn with_pinned(mut self, kernel: &Kernel, processes: &[Process]) -> Before {
+        let owners: BTreeSet<&Owner> = self.observation.facts.pinned_cgroups.values().collect();
+        for owner in owners {
+            let members = kernel.pinned_members(owner).unwrap_or_default();
+            let theirs = processes.iter().filter(|it| members.contains(&it.pid));
+            self.pinned.extend(theirs.map(|it| ((it.pid, it.starttime), owner.clone())));
+        }
+        self
+    }
+
+    /// Whether programs asked for cgroups (v2).
+    pub(super) fn asked_cgroups(&self) -> bool {
+        self.observation.state.asks_cgroups()
     }
 
     /// The state itself.
@@ -80,7 +102,8 @@ impl Before {
             let (before, gone) = self.state_by_todays_names(&now);
             let links = &now.facts.links;
             let ifindex = |name: &LinkName| links.get(name).map(|link| link.ifindex);
-            let state = journal.undone(&before, &now.state, ifindex);
+            let mut state = journal.undone(&before, &now.state, ifindex);
+            self.with_todays_cgroups(&mut state, &now);
             let lost = self.lost(journal, &now);
             now.strange = journal.strange(&now.strange, ifindex);
             let plan = diff(&now, &state);
@@ -96,7 +119,7 @@ impl Before {
                 return lost.map_or(Ok(gone), Err);
             }
             let done = perform(kernel, locked, &now, plan.phase(Phase::Build)).and_then(|()| {
-                self.seat_processes(kernel);
+                self.seat_processes(kernel, &state);
                 perform(kernel, locked, &now, plan.phase(Phase::TearDown))
             });
             what_stands = match done {
@@ -171,7 +194,7 @@ impl Before {
 
     /// Moves processes that this run has moved back to where they were; one that has ended needs no
     /// move.
-    fn seat_processes(&self, kernel: &Kernel) {
+    fn seat_processes(&self, kernel: &Kernel, state: &KernelState) {
         let Some(instance) = kernel.instance() else { return };
         let processes = match process::scan(&kernel.proc_root) {
             Ok(scan) => scan.processes,
@@ -188,6 +211,47 @@ impl Before {
                 log::warn!("cannot put process {} back into {before}: {error}", process.pid);
             }
         }
+        if let Err(error) = self.pin_processes(kernel, &processes, state) {
+            log::warn!("what `run` and `attach` had put into a class counts by its owner: {error}");
+        }
+    }
+
+    /// Puts processes back that a claim of this run's has taken along out of their cgroups (v2).
+    fn pin_processes(
+        &self,
+        kernel: &Kernel,
+        processes: &[Process],
+        state: &KernelState,
+    ) -> Result<(), cgroup::Error> {
+        if self.pinned.is_empty() {
+            return Ok(());
+        }
+        let Ok(unified) = Unified::find()? else { return Ok(()) };
+        for process in processes.iter().filter(|process| process.is_alive()) {
+            let Some(owner) = self.pinned.get(&(process.pid, process.starttime)) else { continue };
+            let is_there =
+                kernel.pinned_process(process.pid).is_some_and(|pinned| pinned.owner == *owner);
+            let claims = [Claim::Pinned(owner.clone()), Claim::Owner(owner.clone())];
+            let [pinned, class] = claims.map(|claim| state.claims.get(&claim).copied());
+            if let (false, Some(_), Some(class)) = (is_there, pinned, class) {
+                kernel.pin(&unified, process.pid, owner, class)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A cgroup (v2) that this run removed and that is made again is another one.
+    fn with_todays_cgroups(&self, state: &mut KernelState, now: &Observation) {
+        let today = &now.facts.pinned_cgroups;
+        let gone = self.observation.facts.pinned_cgroups.keys();
+        let gone: Vec<_> = gone.filter(|cgroup| !today.contains_key(cgroup)).collect();
+        let asks = state.asks_cgroups();
+        let Some(table) = &mut state.owners else { return };
+        table.cgroups.retain(|(cgroup, _), _| !gone.contains(&cgroup));
+        let claimed = today.iter().filter(|_| asks).filter_map(|(cgroup, owner)| {
+            Some(((*cgroup, Turn::First), *state.claims.get(&Claim::Owner(owner.clone()))?))
+        });
+        table.cgroups.extend(claimed);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::directory::{make_directory, remove, remove_with_notes, subdirectories};
 use super::error::Error;
 use super::instance::Instance;
-use super::layout::{CONFIRM, MOVED, MOVING, POLICY, REVERTED, ROOMS, SAID};
+use super::layout::{CONFIRM, MOVED, MOVING, POLICY, REVERTED, ROOMS, SAID, UNSWEPT};
 use super::lock::Locked;
 use crate::tree::Claim;
 use crate::units::ClassId;
@@ -74,6 +74,9 @@ impl Locked {
             }
             theirs.iter().try_for_each(|name| make_directory(&path.join(name)))?;
         }
+        if from.has_unswept() {
+            self.note_unswept()?;
+        }
         make_directory(&from.root().join(MOVED))?;
         remove(&self.root().join(MOVED))?;
         remove(&self.root().join(MOVING))
@@ -83,6 +86,27 @@ impl Locked {
     pub fn give_back(&self, to: &Locked) -> Result<(), Error> {
         make_directory(&self.root().join(MOVING))?;
         remove(&to.root().join(MOVED))
+    }
+
+    /// Notes that cgroups (v2) of ours stand whose claims are gone.
+    ///
+    /// # Errors
+    /// The note cannot be made.
+    pub fn note_unswept(&self) -> Result<(), Error> {
+        make_directory(&self.root().join(UNSWEPT))
+    }
+
+    /// Whether that is noted.
+    pub fn has_unswept(&self) -> bool {
+        self.root().join(UNSWEPT).is_dir()
+    }
+
+    /// Removes the note.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget_unswept(&self) -> Result<(), Error> {
+        remove(&self.root().join(UNSWEPT))
     }
 
     /// Removes all that the instance has here, but for what others have made.

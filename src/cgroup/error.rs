@@ -63,6 +63,30 @@ pub enum Error {
         /// At which level one may be.
         deepest: u8,
     },
+    /// A process cannot go back to the cgroup above the one that was made for it.
+    #[error(
+        "process {pid} cannot leave {}: the cgroup above it shares out controllers by now ({} has `{controllers}`), and takes no process any more; end the process, or move it to another cgroup by hand",
+        path.display(), above.display()
+    )]
+    NoWayBack {
+        /// The process.
+        pid: u32,
+        /// Our cgroup, in which it is.
+        path: PathBuf,
+        /// `cgroup.subtree_control` of the one above.
+        above: PathBuf,
+        /// What that has.
+        controllers: String,
+    },
+    /// This process may not write to the hierarchy.
+    #[error(
+        "what `run` and `attach` put into a class would lose it: this process may make no cgroup ({} is read-only here, as ProtectControlGroups= has it); `systemctl restart shaper` or a `shaper apply` by hand takes it along",
+        path.display()
+    )]
+    ReadOnly {
+        /// The cgroup that was to be made.
+        path: PathBuf,
+    },
     /// The kernel's map of cgroups cannot be written.
     #[error("cannot tell the kernel whose the cgroup's sockets are: {source}")]
     Untold {

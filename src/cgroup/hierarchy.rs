@@ -114,6 +114,8 @@ pub struct Provision {
     pub mount: Option<Mount>,
     /// One that is mounted below cgroup v2, whether or not it is the one that is used.
     pub below_v2: Option<Mount>,
+    /// It is in one hierarchy with other controllers: the kernel mounts it only with all of these.
+    pub is_tied: bool,
 }
 
 impl Provision {
@@ -127,8 +129,11 @@ impl Provision {
         let mounts = mounts()?;
         let is_below =
             |mount: &&Mount| mount.has_controller("net_cls") && is_below_v2(mount, &mounts);
+        let controllers = Controllers::read()?;
+        let together = controllers.together_with_net_cls();
         Ok(Provision {
-            exists: Controllers::read()?.together_with_net_cls().is_some(),
+            exists: together.is_some(),
+            is_tied: together.is_some_and(|others| !others.is_empty()),
             is_forbidden: is_forbidden(&line),
             mount: net_cls_mount(&mounts).cloned(),
             below_v2: mounts.iter().find(is_below).cloned(),

@@ -25,6 +25,9 @@ pub(super) const MOVED: &str = "moved";
 /// Claims are being moved here.
 pub(super) const MOVING: &str = "moving";
 
+/// Cgroups (v2) of ours have lost their claims, and whoever removed these might not remove them.
+pub(super) const UNSWEPT: &str = "unswept";
+
 /// Directories of ours that have no claims and no classid.
-pub(super) const WITHOUT_CLAIMS: [&str; 9] =
-    [CONFIRM, REVERTED, SAID, POLICY, LOCK, NETNS, WATCH, MOVED, MOVING];
+pub(super) const WITHOUT_CLAIMS: [&str; 10] =
+    [CONFIRM, REVERTED, SAID, POLICY, LOCK, NETNS, WATCH, MOVED, MOVING, UNSWEPT];

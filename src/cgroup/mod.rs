@@ -36,4 +36,4 @@ pub use lock::Locked;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};
 pub use namespace::named_after;
 pub use policy_note::PolicyNote;
-pub use unified::{PinnedCgroup, TRIES, Unified};
+pub use unified::{PinnedCgroup, TRIES, Unified, number as cgroup_number};

@@ -9,7 +9,7 @@ use super::condition::forget;
 use super::directory::{make_directory, members_of, remove, remove_files, subdirectories};
 use super::error::Error;
 use super::hierarchy::remove_mount_point;
-use super::layout::{LOCK, MOVED, MOVING, NETNS, ROOMS, WATCH};
+use super::layout::{LOCK, MOVED, MOVING, NETNS, ROOMS, UNSWEPT, WATCH};
 use super::lock::Locked;
 use crate::tree::Claim;
 
@@ -28,7 +28,7 @@ impl Locked {
     /// the namespace, the lock, and the instance's own directory. Returns whether all of that is
     /// gone: an instance that still has a directory stays known to others, and locked.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        for room in ROOMS {
+        for room in ROOMS.into_iter().chain([UNSWEPT]) {
             self.remove_unless_occupied(&self.root().join(room))?;
         }
         let own = [NETNS, LOCK, WATCH, MOVED, MOVING];

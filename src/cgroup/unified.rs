@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::directory::{
@@ -16,6 +16,7 @@ use super::directory::{
 use super::error::Error;
 use super::hierarchy::unified;
 use crate::facts::NoCgroups;
+use crate::sys::cgroup_id::cgroup_id;
 use crate::tree::{Cgroup, Owner, pinned_name, pinned_owner};
 
 /// The inode of the hierarchy's root (`kernfs_create_root`, fs/kernfs/dir.c). Of a mount made in a
@@ -67,7 +68,7 @@ impl Unified {
 
     /// Which cgroup this path below the root is; `None`: there is none.
     pub fn cgroup(&self, path: &str) -> Option<Cgroup> {
-        let id = fs::metadata(self.root.join(relative(path))).ok()?.ino();
+        let id = number(&self.root.join(relative(path)))?;
         Some(Cgroup { level: level(path)?, id })
     }
 
@@ -114,9 +115,9 @@ impl Unified {
                 let Some(level) = level.checked_add(1).filter(|it| *it <= deepest) else {
                     continue;
                 };
-                if is_directory {
-                    found.push((Cgroup { level, id: entry.ino() }, above));
-                    pending.push((entry.path(), level, Some(entry.ino())));
+                if is_directory && let Some(id) = number(&entry.path()) {
+                    found.push((Cgroup { level, id }, above));
+                    pending.push((entry.path(), level, Some(id)));
                 }
             }
         }
@@ -126,8 +127,9 @@ impl Unified {
     /// The cgroup of ours at this path.
     fn of_ours(&self, path: &str, instance: &str) -> Option<PinnedCgroup> {
         let owner = pinned_owner(instance, path.rsplit('/').next()?)?;
-        let found = fs::metadata(self.root.join(path)).ok()?;
-        let cgroup = Cgroup { level: level(path)?, id: found.ino() };
+        let at = self.root.join(path);
+        let found = fs::metadata(&at).ok()?;
+        let cgroup = Cgroup { level: level(path)?, id: number(&at)? };
         (found.uid() == self.maker).then(|| PinnedCgroup { owner, cgroup, path: path.to_string() })
     }
 
@@ -162,6 +164,9 @@ impl Unified {
         match make(&at, MODE) {
             // The process's own cgroup has gone: it is in another one by now, or has ended.
             Err(error) if vanished(&error) => return Ok(Attached::NoDirectory),
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Err(Error::ReadOnly { path: at });
+            }
             made => made.map_err(Error::io("make", &at))?,
         }
         let opened = OpenOptions::new()
@@ -179,7 +184,8 @@ impl Unified {
         // Whatever is at the path by then, the process comes into the cgroup that was looked at.
         let at = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         as_thread(&at);
-        tell(Cgroup { level, id: found.ino() })?;
+        let Some(id) = number(&at) else { return Ok(Attached::NoDirectory) };
+        tell(Cgroup { level, id })?;
         move_process(pid, &at.join(PROCS))
     }
 
@@ -213,10 +219,21 @@ impl Unified {
     /// Moves a process of a cgroup of ours to the one above it.
     ///
     /// # Errors
-    /// It cannot be moved.
+    /// It cannot be moved: most of all where whoever has the cgroup above it has switched on
+    /// controllers there meanwhile, which takes processes in no more.
     pub fn release(&self, pid: u32, pinned: &PinnedCgroup) -> Result<Attached, Error> {
         let above = Path::new(&pinned.path).parent().unwrap_or(Path::new(""));
-        move_process(pid, &self.root.join(above).join(PROCS))
+        let above = self.root.join(above);
+        match move_process(pid, &above.join(PROCS)) {
+            Err(error) if error.errno() == Some(libc::EBUSY) => {
+                let above = above.join("cgroup.subtree_control");
+                let controllers = fs::read_to_string(&above).unwrap_or_default();
+                let controllers = controllers.trim_end().to_string();
+                let path = self.root.join(&pinned.path);
+                Err(Error::NoWayBack { pid, path, above, controllers })
+            }
+            moved => moved,
+        }
     }
 
     /// Removes a cgroup of ours in which no process is; whether it is gone.
@@ -266,6 +283,16 @@ impl Unified {
             }
         }
         Err(Error::Occupied { path, what: "processes that cannot be moved out".to_string() })
+    }
+}
+
+/// The number of the cgroup at this path, as programs of the kernel see it; `None`: it is gone.
+/// Where there are no handles of files it is the inode, which is right from Linux 5.5 on (systemd
+/// runs on no kernel without them).
+pub fn number(path: &Path) -> Option<u64> {
+    match cgroup_id(path).ok()? {
+        Some(id) => Some(id),
+        None => Some(fs::metadata(path).ok()?.ino()),
     }
 }
 

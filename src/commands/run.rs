@@ -194,6 +194,8 @@ impl Place {
         if let (Err(why), false) = (&unified, locked.places()) {
             return Err(RunError::NoTags { why: *why }.into());
         }
+        // Before the claim is there again, to which what is left would belong.
+        kernel.tidy(&locked, &claims);
         let claim = pin(&locked, &claims, owner, classid)?;
         Ok(Place { kernel, locked, claim, classid, unified: unified.ok() })
     }

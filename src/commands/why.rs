@@ -165,7 +165,12 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         },
     };
     answer.as_told(counting.own.as_ref().and_then(|own| own.told.as_ref()), &status);
-    answer.connection = ways(&on, &counting, options, &answer);
+    if let Some(asked) = connection_asked(options) {
+        match connection::unreachable(&asked) {
+            Some(note) => answer.notes.push(note),
+            None => answer.connection = ways(&on, &counting, &asked, &answer),
+        }
+    }
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
     }
@@ -227,17 +232,21 @@ fn class_in_kernel(counting: &Counting, asked: &Subject<'_>, uid: Option<u32>) -
     }
 }
 
-/// Where the packets of the connection go that the command line names, if it names one.
+/// The connection that the command line names, if it names one.
+fn connection_asked(options: &WhyOptions) -> Option<connection::Asked> {
+    let to = options.to.or_else(|| options.subject.parse().ok())?;
+    Some(connection::Asked { to, from: options.from, proto: options.proto })
+}
+
+/// Where its packets go.
 fn ways(
     on: &On<'_>,
     counting: &Counting,
-    options: &WhyOptions,
+    asked: &connection::Asked,
     answer: &Answer,
 ) -> Vec<connection::Way> {
-    let Some(to) = options.to.or_else(|| options.subject.parse().ok()) else { return Vec::new() };
-    let asked = connection::Asked { to, from: options.from, proto: options.proto };
     let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
-    connection::ways(connection::Known { seen, status, meaning }, &asked, answer.sender)
+    connection::ways(connection::Known { seen, status, meaning }, asked, answer.sender)
 }
 
 /// A socket that is bound to the host's own end of a connection.

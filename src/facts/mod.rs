@@ -302,6 +302,11 @@ pub enum Spared {
         "users here run Podman before 5.3, whose services with containers fail while net_cls is mounted, wherever that is"
     )]
     Podman,
+    /// Somebody has it together with others in one hierarchy, whose mount cannot be seen from here.
+    #[error(
+        "its hierarchy is tied to other controllers (the same number in /proc/cgroups), and is mounted nowhere that can be seen from here"
+    )]
+    Tied,
     /// The instance stands without `net_cls`, and this process, the daemon, may not mount it.
     #[error("nothing here has it mounted, and this process may not (CAP_SYS_ADMIN)")]
     Unmountable,

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
 
 use super::Kernel;
@@ -48,7 +47,9 @@ fn below(directory: &Path, level: u8, units: &mut BTreeMap<Cgroup, String>) -> i
             // A slice may have ended meanwhile.
             let _gone = below(&entry.path(), level + 1, units);
         } else if let Some(unit) = process::unit_of_directory(name) {
-            units.insert(Cgroup { level, id: entry.ino() }, unit.to_string());
+            // It may have gone meanwhile.
+            let Some(id) = cgroup::cgroup_number(&entry.path()) else { continue };
+            units.insert(Cgroup { level, id }, unit.to_string());
         }
     }
     Ok(())

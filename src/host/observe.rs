@@ -132,7 +132,10 @@ fn pinned_cgroups(
     if !is_untagged || !state.claims.keys().any(|claim| claim.pinned().is_some()) {
         return Ok(BTreeMap::new());
     }
-    Ok(kernel.pinned()?.into_iter().map(|it| (it.cgroup, it.owner)).collect())
+    let mut found = kernel.pinned()?;
+    // One whose claim is gone, and which nobody could remove, is nobody's.
+    found.retain(|it| state.claims.contains_key(&Claim::Pinned(it.owner.clone())));
+    Ok(found.into_iter().map(|it| (it.cgroup, it.owner)).collect())
 }
 
 /// Fills in what the kernel is, and what this process may do there.

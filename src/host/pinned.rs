@@ -1,16 +1,16 @@
 //! What `run` and `attach` put into a class where no tags are read: cgroups (v2) of the instance,
 //! whose sockets have the class in the map that the deciding programs ask.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use log::{debug, warn};
 
 use super::Kernel;
-use crate::cgroup::{self, Attached, PinnedCgroup, TRIES, Unified};
+use crate::cgroup::{self, Attached, Locked, PinnedCgroup, TRIES, Unified};
 use crate::classify::cgroups::DEEPEST;
 use crate::process;
-use crate::tree::{Cgroup, Owner, Turn};
+use crate::tree::{Cgroup, Claim, Owner, Turn};
 use crate::units::ClassId;
 
 impl Kernel {
@@ -124,17 +124,37 @@ impl Kernel {
     }
 
     /// Removes the owner's cgroups, or all of the instance's; the processes in them go to the ones
-    /// above.
-    pub fn remove_pinned(&self, of: Option<&Owner>) {
-        let removed = Unified::find().and_then(|unified| {
-            let Ok(unified) = unified else { return Ok(()) };
-            let all = unified.pinned(&self.name, DEEPEST)?;
-            let theirs = all.iter().rev().filter(|it| of.is_none_or(|owner| it.owner == *owner));
-            let outcomes: Vec<_> = theirs.map(|it| unified.remove(it)).collect();
-            outcomes.into_iter().collect()
-        });
-        if let Err(error) = removed {
-            warn!("{error}");
+    /// above. Whether they are gone: not where this process may not write there, or a process has
+    /// no way back.
+    pub fn remove_pinned(&self, of: Option<&Owner>) -> bool {
+        match self.remove_those(|it| of.is_none_or(|owner| it.owner == *owner)) {
+            Ok(()) => return true,
+            // The daemon of the unit (ProtectControlGroups=): who removes them says [`Kernel::tidy`].
+            Err(error) if error.errno() == Some(libc::EROFS) => debug!("{error}"),
+            Err(error) => warn!("{error}"),
+        }
+        false
+    }
+
+    fn remove_those(&self, which: impl Fn(&PinnedCgroup) -> bool) -> Result<(), cgroup::Error> {
+        let Ok(unified) = Unified::find()? else { return Ok(()) };
+        let all = unified.pinned(&self.name, DEEPEST)?;
+        // What is deeper goes first.
+        let outcomes: Vec<_> =
+            all.iter().rev().filter(|it| which(it)).map(|it| unified.remove(it)).collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// Removes cgroups whose claims went while nobody might remove them, as it is noted. Until then
+    /// what is in them counts by its owner.
+    pub fn tidy(&self, locked: &Locked, claims: &BTreeMap<Claim, ClassId>) {
+        if !locked.has_unswept() {
+            return;
+        }
+        let is_left = |it: &PinnedCgroup| !claims.contains_key(&Claim::Pinned(it.owner.clone()));
+        let tidied = self.remove_those(is_left).and_then(|()| locked.forget_unswept());
+        if let Err(error) = tidied {
+            debug!("cgroups without a claim: {error}");
         }
     }
 }

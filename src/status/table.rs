@@ -12,6 +12,7 @@ use super::repaired;
 use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
 use super::words::{self, bytes, lasting};
 use crate::text::shown;
+use crate::tree::Direction;
 
 const HEADINGS: [&str; 8] = ["USER", "CLASS", "RATE", "CEIL", "SENT", "DROPS", "BACKLOG", "PROCS"];
 /// The columns of a table of what goes now, where no terminal says how many it has.
@@ -102,12 +103,16 @@ fn condition(daemon: &Daemon, now: u64) -> String {
 }
 
 fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
+    // What arrives goes by the flow that leaves: nothing there asks whose a packet is.
+    let classifier = match (link.classifier, link.direction) {
+        (None, direction) if direction == Direction::Ingress.as_str() => String::new(),
+        (classifier, _) => format!("  classifier {}", classifier.unwrap_or("none")),
+    };
     text.push_str(&format!(
-        "{}  {}  rate {}  classifier {}\n",
+        "{}  {}  rate {}{classifier}\n",
         link.dev,
         link.direction,
         words::limit(link.rate_bit),
-        link.classifier.unwrap_or("none"),
     ));
     if link.classifier == Some("cgroup") {
         text.push_str("! by the tag alone: a local user who wants to can get into (default)\n");

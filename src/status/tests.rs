@@ -139,6 +139,16 @@ fn what_counters_show_to_be_wrong_is_said_below_the_link_in_as_many_lines_as_it_
 }
 
 #[test]
+fn what_arrives_has_no_classifier_of_its_own() {
+    let mut status = busy();
+    status.links[1].classifier = None;
+    let text = table(&status, 0, None);
+    let heads: Vec<&str> = text.lines().filter(|line| line.starts_with("eth0")).collect();
+    let expected = ["eth0  egress  rate 950mbit  classifier bpf", "eth0  ingress  rate 950mbit"];
+    assert_eq!(heads, expected);
+}
+
+#[test]
 fn both_directions_of_a_user_are_one_row_below_the_group() {
     let table = live_table(&busy(), 80);
     let expected = [

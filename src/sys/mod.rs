@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod cgroup_id;
 pub mod clock;
 pub mod ethtool;
 pub mod guard;

@@ -53,6 +53,7 @@ mod textbook;
 mod transitions;
 mod tunnels;
 mod untagged;
+mod untagged_cgroups;
 mod untagged_run;
 mod untagged_units;
 mod updates;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         neighbours::TESTS,
         untagged::TESTS,
         untagged::AS_WITH_TAGS,
+        untagged_cgroups::TESTS,
         untagged_run::TESTS,
         untagged_units::TESTS,
         cleared::TESTS,

@@ -180,6 +180,11 @@ fn why_says_where_a_connections_packets_go() {
     let answer = shaper(&words).exits(0).json();
     assert_eq!(way(&answer, "egress")["rule"], 3, "{answer}");
     assert_eq!(way(&answer, "egress")["classid"], classid("class/far").as_str());
+    // To where there is no route.
+    world.on_host("ip route add unreachable 198.51.100.0/24").exits(0);
+    let text = shaper(&["why", "ann", "--to", "198.51.100.7:443", "-f", &file]).exits(0).stdout;
+    assert!(text.contains("there is no route to 198.51.100.7 now"), "{text}");
+    assert!(!text.contains("connection:"), "{text}");
     // Of another link's rules, and of a file that says something else by now.
     let other = policy(&POLICY.replace("dport: [40000-40100]", "dport: [42000]"));
     let words = ["why", "ann", "--to", "10.77.0.2:42000", "--proto", "udp", "-f", &other];

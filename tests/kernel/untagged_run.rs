@@ -26,20 +26,20 @@ use crate::support::unit::Unit;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::HostAndUml => what_run_starts_is_in_its_class, what_is_attached_is_in_its_class_from_then_on,
-        between_the_classifiers_it_stays_in_its_class;
+    On::Every => what_is_attached_is_in_its_class_from_then_on;
+    On::HostAndUml => what_run_starts_is_in_its_class, between_the_classifiers_it_stays_in_its_class;
     On::Host => a_run_that_is_killed_anywhere_leaves_nothing, a_daemon_that_comes_again_keeps_it,
         threads_that_are_spread_out_are_put_there_too;
 );
 
 /// An instance, which is cleared at the end.
-struct Own {
-    name: String,
-    text: String,
+pub struct Own {
+    pub name: String,
+    pub text: String,
 }
 
 impl Own {
-    fn new(unit: &Unit) -> Own {
+    pub fn new(unit: &Unit) -> Own {
         let random = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a random name");
         let name = format!("run-{}", random.trim().get(..8).expect("its beginning"));
         let text = format!(
@@ -56,40 +56,40 @@ users:
         Own { name, text }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(["--cgroup", &self.name]).args(words);
         command
     }
 
-    fn shaper(&self, words: &[&str]) -> Done {
+    pub fn shaper(&self, words: &[&str]) -> Done {
         run_with(self.command(words), "")
     }
 
-    fn with(&self, classifier: &str) -> String {
+    pub fn with(&self, classifier: &str) -> String {
         self.text.replace("classifier: uid", &format!("classifier: {classifier}"))
     }
 
     #[track_caller]
-    fn apply(&self, text: &str) -> Done {
+    pub fn apply(&self, text: &str) -> Done {
         self.shaper(&["apply", &policy(text)]).exits(0)
     }
 
     #[track_caller]
-    fn is_in_sync(&self, text: &str) {
+    pub fn is_in_sync(&self, text: &str) {
         let again = self.shaper(&["plan", "--exit-code", &policy(text)]);
         assert_eq!(again.status, Some(0), "{}{}", again.stdout, again.stderr);
         assert!(again.stdout.contains("in sync"), "{}", again.stdout);
     }
 
     /// The claim's directory, wherever the instance stands.
-    fn directory(&self, claim: &str) -> PathBuf {
+    pub fn directory(&self, claim: &str) -> PathBuf {
         let roots = [CLAIMS, NET_CLS].map(|root| Path::new(root).join(&self.name));
         let standing = roots.into_iter().find(|root| root.join("user").exists());
         standing.expect("the instance").join(claim)
     }
 
-    fn class(&self, user: &str) -> String {
+    pub fn class(&self, user: &str) -> String {
         let file = self.directory(&format!("user/{user}")).join("net_cls.classid");
         let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let raw: u32 = text.trim().parse().expect("a number");
@@ -104,13 +104,20 @@ users:
     }
 
     /// The cgroups that the instance has, below any other.
-    fn cgroups(&self) -> Vec<String> {
-        let found = Command::new("find")
-            .args([&format!("{SCRATCH}/units"), "-type", "d", "-name"])
-            .arg(format!("{}:*", self.name))
-            .output()
-            .expect("find cgroups");
-        String::from_utf8_lossy(&found.stdout).lines().map(str::to_string).collect()
+    pub fn cgroups(&self) -> Vec<String> {
+        let (mut found, mut pending) =
+            (Vec::new(), vec![PathBuf::from(format!("{SCRATCH}/units"))]);
+        while let Some(at) = pending.pop() {
+            let Ok(entries) = fs::read_dir(&at) else { continue };
+            let below = entries.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+            for entry in below {
+                if entry.file_name().to_string_lossy().starts_with(&format!("{}:", self.name)) {
+                    found.push(entry.path().display().to_string());
+                }
+                pending.push(entry.path());
+            }
+        }
+        found
     }
 
     fn why(&self, pid: u32) -> String {
@@ -118,7 +125,7 @@ users:
     }
 
     #[track_caller]
-    fn clear(&self) {
+    pub fn clear(&self) {
         self.shaper(&["clear"]).exits(0);
         assert_eq!(self.cgroups(), Vec::<String>::new(), "clear leaves nothing");
         for root in [CLAIMS, NET_CLS] {
@@ -134,7 +141,7 @@ impl Drop for Own {
     }
 }
 
-fn unified(pid: u32) -> String {
+pub fn unified(pid: u32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a process");
     let line = text.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup v2");
     line.to_string()
@@ -145,7 +152,7 @@ fn sent(class: &str) -> u64 {
 }
 
 /// A connection to the far side, over which the actor sends without end.
-fn pour(world: &mut World, actor: &mut Actor, family: Family) {
+pub fn pour(world: &mut World, actor: &mut Actor, family: Family) {
     let port = world.sink(Proto::Tcp);
     let socket = actor.connect(world.far_at(family, port));
     actor.pour(socket);
@@ -153,7 +160,7 @@ fn pour(world: &mut World, actor: &mut Actor, family: Family) {
 
 /// That what the actor sends by a new socket is in this class, by TCP and UDP of both families.
 #[track_caller]
-fn each_new_socket_is(world: &mut World, actor: &mut Actor, class: &str) {
+pub fn each_new_socket_is(world: &mut World, actor: &mut Actor, class: &str) {
     for family in [Family::V4, Family::V6] {
         let before = counters::classes(UPLINK);
         world.udp(actor, family, 5 * MBIT, Duration::from_millis(300));

@@ -7,9 +7,10 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+
 use super::actor::Actor;
 use super::cell::{SCRATCH, number};
-use super::command::run;
 
 /// A unit, whose cgroup is removed at the end.
 pub struct Unit {
@@ -28,7 +29,9 @@ impl Unit {
         let hierarchy = format!("{SCRATCH}/units");
         if !fs::exists(&hierarchy).unwrap_or(false) {
             fs::create_dir_all(&hierarchy).expect("a mount point");
-            run(&format!("mount -t cgroup2 none {hierarchy}"));
+            let at = hierarchy.as_str();
+            mount(Some("none"), at, Some("cgroup2"), MsFlags::empty(), None::<&str>)
+                .expect("mount cgroup v2");
         }
         // The hierarchy is the machine's.
         let slice = PathBuf::from(hierarchy).join(format!("test{}.slice", number()));
@@ -54,6 +57,19 @@ impl Unit {
         let cgroup = self.cgroup.join(below);
         fs::create_dir_all(&cgroup).expect("a cgroup of the unit's");
         fs::write(cgroup.join("cgroup.type"), "threaded").expect("a cgroup for threads");
+    }
+
+    /// Shares out a controller to what is below the unit's own cgroup, as a unit with `Delegate=`
+    /// may: from then on no process may be in that one itself.
+    pub fn share_out(&self) {
+        let above: Vec<&Path> = self.cgroup.ancestors().take(3).collect();
+        let root = above.last().expect("the hierarchy's root");
+        let there = fs::read_to_string(root.join("cgroup.controllers")).expect("controllers");
+        let first = there.split_whitespace().next().expect("a controller");
+        for cgroup in above.into_iter().rev() {
+            let file = cgroup.join("cgroup.subtree_control");
+            fs::write(&file, format!("+{first}")).unwrap_or_else(|e| panic!("{file:?}: {e}"));
+        }
     }
 
     /// Starts an actor of root's as the service manager starts a program: in the cgroup already

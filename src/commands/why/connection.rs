@@ -1,5 +1,6 @@
 //! Where a connection's packets go, both ways: the rules in their order, then whose it is.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 
@@ -67,10 +68,7 @@ pub(super) struct Way {
 pub(super) fn ways(known: Known<'_>, asked: &Asked, sender: Option<ClassId>) -> Vec<Way> {
     let seen = known.seen;
     let own = asked.from.map(|from| from.ip()).filter(|ip| !ip.is_unspecified());
-    let own = own.or_else(|| source(asked.to)).unwrap_or(match asked.to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    });
+    let own = own.or_else(|| source(asked.to)).unwrap_or(any(asked.to));
     let own_port = asked.from.map(|from| from.port()).filter(|port| *port != 0);
     let has_ports = WITH_PORTS.contains(&asked.proto);
     let leaves = Headers {
@@ -180,15 +178,37 @@ fn whose(seen: &Observation, class: ClassId) -> String {
     }
 }
 
+/// What is said of a connection whose packets can go nowhere. The host's own end may have a route
+/// of its own, so where that is named nothing is said.
+pub(super) fn unreachable(asked: &Asked) -> Option<String> {
+    if asked.from.is_some() {
+        return None;
+    }
+    let error = connect(any(asked.to), asked.to).err()?;
+    let is_so = matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable);
+    let to = asked.to.ip();
+    is_so.then(|| {
+        format!("there is no route to {to} now, so nothing is sent there (`ip route get {to}`)")
+    })
+}
+
 /// The address from which this host would send there. Nothing is sent for that.
 fn source(to: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match to {
+    Some(connect(any(to), to).ok()?.local_addr().ok()?.ip())
+}
+
+fn connect(from: IpAddr, to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((from, 0))?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// All addresses of the family.
+fn any(to: SocketAddr) -> IpAddr {
+    match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(to).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    }
 }
 
 impl Way {

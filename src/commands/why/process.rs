@@ -53,7 +53,8 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
         );
     }
     let mut answer = answer(on, subject, owner, notes);
-    answer.directory.clone_from(&process.net_cls);
+    // Where nobody is placed it says nothing.
+    answer.directory = process.net_cls.clone().filter(|_| view.places);
     Ok(answer)
 }
 

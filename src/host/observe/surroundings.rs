@@ -69,16 +69,19 @@ pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
 /// # Errors
 /// As [`Provision::read`].
 pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, ObserveError> {
-    let Provision { exists, is_forbidden, mount, below_v2 } = Provision::read()?;
+    let Provision { exists, is_forbidden, mount, below_v2, is_tied } = Provision::read()?;
     let is_quick = |option: &String| option == "favordynmods";
     Ok(NetClsFound {
         exists,
         is_forbidden,
         is_unused: !kernel.places(),
         is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
+        disturbs: match mount {
+            None if is_tied => Some(Spared::Tied),
+            _ => disturbed(Path::new("/")),
+        },
         mounted: mount.map(|mount| mount.point.display().to_string()),
         below_v2: below_v2.map(|mount| mount.point.display().to_string()),
-        disturbs: disturbed(Path::new("/")),
         others,
     })
 }
@@ -114,6 +117,9 @@ pub fn spared(kernel: &Kernel) -> Result<Option<Spared>, ObserveError> {
     let stands_without = kernel.at(Root::Plain).is_some_and(|it| it.root().is_dir());
     if stands_without && !may_mount {
         return Ok(Some(Spared::Unmountable));
+    }
+    if Provision::read()?.is_tied {
+        return Ok(Some(Spared::Tied));
     }
     Ok(disturbed(Path::new("/")))
 }
