@@ -165,12 +165,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         },
     };
     answer.as_told(counting.own.as_ref().and_then(|own| own.told.as_ref()), &status);
-    if let Some(asked) = connection_asked(options) {
-        match connection::unreachable(&asked) {
-            Some(note) => answer.notes.push(note),
-            None => answer.connection = ways(&on, &counting, &asked, &answer),
-        }
-    }
+    say_ways(&on, &counting, options, &mut answer);
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
     }
@@ -238,15 +233,16 @@ fn connection_asked(options: &WhyOptions) -> Option<connection::Asked> {
     Some(connection::Asked { to, from: options.from, proto: options.proto })
 }
 
-/// Where its packets go.
-fn ways(
-    on: &On<'_>,
-    counting: &Counting,
-    asked: &connection::Asked,
-    answer: &Answer,
-) -> Vec<connection::Way> {
+/// Says where its packets go, or that they can go nowhere.
+fn say_ways(on: &On<'_>, counting: &Counting, options: &WhyOptions, answer: &mut Answer) {
+    let Some(asked) = connection_asked(options) else { return };
+    if let Some(note) = connection::unreachable(&asked) {
+        answer.notes.push(note);
+        return;
+    }
     let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
-    connection::ways(connection::Known { seen, status, meaning }, asked, answer.sender)
+    let known = connection::Known { seen, status, meaning };
+    answer.connection = connection::ways(known, &asked, answer.sender);
 }
 
 /// A socket that is bound to the host's own end of a connection.

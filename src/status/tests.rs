@@ -142,6 +142,7 @@ fn what_counters_show_to_be_wrong_is_said_below_the_link_in_as_many_lines_as_it_
 fn what_arrives_has_no_classifier_of_its_own() {
     let mut status = busy();
     status.links[1].classifier = None;
+    status.interval_ms = None;
     let text = table(&status, 0, None);
     let heads: Vec<&str> = text.lines().filter(|line| line.starts_with("eth0")).collect();
     let expected = ["eth0  egress  rate 950mbit  classifier bpf", "eth0  ingress  rate 950mbit"];

@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     by_night("lab::all_on_user_mode_linux", || boot(UML, &without(&EXACT), 80)),
     by_night("lab::all_on_user_mode_linux_exact", || boot(UML, &EXACT, 2)),
     by_night("lab::all_on_debians_cloud_kernel", || boot(QEMU, &[], 25)),
-    by_night("lab::user_mode_linux_without_net_cls", || boot(UNTAGGED, &WITHOUT_NET_CLS, 8)),
+    by_night("lab::user_mode_linux_without_net_cls", || boot(UNTAGGED, &WITHOUT_NET_CLS, 18)),
     by_night("lab::newest_debian_cloud_kernel", newest),
     by_night("lab::boots_with_systemd", booted),
     by_night("lab::neighbours_of_a_shaped_host", || boot(BESIDE, &BESIDE_IT, 5)),
@@ -58,11 +58,13 @@ const BY_TAGS: [&str; 19] = [
 
 /// The kernel that most hosts have, with two processors: its verifier, its process events beside
 /// its `cls_cgroup`.
-const OF_DEBIAN: [&str; 6] = [
+const OF_DEBIAN: [&str; 8] = [
     "textbook::classes_send_at_their_rates",
     "processes::a_login_accepted_by_root_is_the_users",
     "arriving::what_arrives_is_in_its_users_class_whatever_it_is",
     "untagged::a_login_accepted_by_root",
+    "untagged_run::what_is_attached_is_in_its_class_from_then_on",
+    "untagged_units::a_unit_that_comes_again_has_its_class_again",
     "watch::logins::a_login_is_the_users_from_its_first_bytes",
     "watch::service::the_capabilities_of_the_unit_are_enough",
 ];
@@ -108,8 +110,9 @@ const UML: Kind = Kind { script: "uml.sh", folder: "lab", place: "uml" };
 /// Without `net_cls`, as the kernel's command line can say.
 const UNTAGGED: Kind = Kind { place: "untagged", ..UML };
 const FORBIDDEN: &str = "untagged::a_kernel_that_forbids";
+/// And what goes between the classifiers needs both.
 const WITHOUT_NET_CLS: [&str; 5] =
-    ["untagged::", "--skip", "between_the_two", "--skip", "a_move_that_is_not_confirmed"];
+    ["untagged", "--skip", "between_the", "--skip", "a_move_that_is_not_confirmed"];
 
 const QEMU: Kind = Kind { script: "qemu.sh", folder: "lab", place: "qemu" };
 const NEWEST: Kind = Kind { folder: "lab/newest", place: "newest", ..QEMU };

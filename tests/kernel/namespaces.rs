@@ -38,7 +38,7 @@ fn is_held(what: &str) {
     sent.others_stay_below(50_000, &[&class]);
 }
 
-fn whoever_enters_a_namespace_stays_in_his_class() {
+pub fn whoever_enters_a_namespace_stays_in_his_class() {
     let mut world = World::new();
     for way in Way::ALL.into_iter().filter(|way| *way != Way::Server) {
         let port = world.sink(Proto::Tcp);

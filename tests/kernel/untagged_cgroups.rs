@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::processes::all_passes_through;
 use crate::support::accounts::{BOB, ROOT};
@@ -191,11 +191,13 @@ fn a_move_that_is_killed_anywhere_takes_along_what_run_put_there() {
     own.shaper(&["attach", "ann", &actor.pid().to_string()]).exits(0);
     let mut random = Random::new(3);
     let mut killed = 0;
+    // As long as a run takes, on a machine that is busy with other things, too.
+    let mut takes = Duration::from_millis(60);
     for turn in 0..24 {
         let (from, to) = [("bpf", "uid"), ("uid", "bpf")][turn % 2];
         let mut run = own.command(&["apply", &policy(&own.with(to))]);
         let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a run");
-        sleep(Duration::from_micros(1_000 + 500 * random.index(120) as u64));
+        sleep(takes * random.index(100) as u32 / 100);
         let _ended = run.kill();
         killed += usize::from(!run.wait().expect("its end").success());
         // On, or back and then on.
@@ -203,7 +205,9 @@ fn a_move_that_is_killed_anywhere_takes_along_what_run_put_there() {
             own.apply(&own.with(from));
             assert_eq!(own.class("ann"), ann, "turn {turn}");
         }
+        let began = Instant::now();
         own.apply(&own.with(to));
+        takes = (takes + began.elapsed()) / 2;
         own.is_in_sync(&own.with(to));
         assert_eq!(own.class("ann"), ann, "turn {turn}");
         let pinned = own.cgroups().len();

@@ -22,8 +22,8 @@ use crate::support::unit::Unit;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::HostAndUml => what_a_unit_sends_is_in_its_class, a_unit_that_comes_again_has_its_class_again,
-        a_unit_keeps_its_class_between_the_classifiers;
+    On::Every => a_unit_that_comes_again_has_its_class_again;
+    On::HostAndUml => what_a_unit_sends_is_in_its_class, a_unit_keeps_its_class_between_the_classifiers;
     On::HostEvents => the_daemon_knows_a_unit_that_starts,
         the_daemon_knows_a_unit_that_starts_also_beside_a_link_with_tags;
     On::Host => a_run_with_units_that_is_killed_is_made_good, what_arrives_for_a_units_socket_is_the_units;

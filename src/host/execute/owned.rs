@@ -55,10 +55,10 @@ impl Run<'_, '_> {
                     Claim::Retired(..) => false,
                     Claim::Owner(_) => instance.is_retired(classid.minor())?,
                 };
-                if let Claim::Pinned(owner) = claim {
-                    if !self.kernel.remove_pinned(Some(owner)) {
-                        instance.note_unswept()?;
-                    }
+                if let Claim::Pinned(owner) = claim
+                    && !self.kernel.remove_pinned(Some(owner))
+                {
+                    instance.note_unswept()?;
                 }
                 if !stays {
                     self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));

@@ -111,7 +111,7 @@ fn received() -> u64 {
 
 /// RSTs of closed ports, ICMP errors, and what a connection in TIME_WAIT says: one for each packet
 /// at most, and smaller; of the last two, so many a second.
-fn answers_for_nobody_are_no_more_than_the_questions() {
+pub fn answers_for_nobody_are_no_more_than_the_questions() {
     let world = World::new();
     apply(POLICY);
     run("ip addr add 10.77.1.1/16 dev up0");
@@ -204,7 +204,7 @@ while time.time() < end:
 
 /// What no socket of hers sends, and she makes the kernel send: reports of groups, and who-has of
 /// ARP and of neighbour discovery. It says nothing to anybody beyond the link.
-fn what_users_make_the_kernel_say_is_bounded() {
+pub fn what_users_make_the_kernel_say_is_bounded() {
     let _world = World::new();
     run("ip addr add 10.77.3.1/16 dev up0");
     let class = || classid("user/ann");

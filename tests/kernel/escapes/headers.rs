@@ -84,7 +84,7 @@ fn send() -> Interval {
     sent
 }
 
-fn no_extension_header_reaches_a_rules_class() {
+pub fn no_extension_header_reaches_a_rules_class() {
     let _world = World::new();
     apply(&rules(""));
     let [ann, names, others] = ["user/ann", "class/names", "class/others"].map(classid);

@@ -83,7 +83,7 @@ pub fn what_he_chowns_to_a_subordinate_uid_is_his() {
 }
 
 /// The daemon has read the ranges before there was one of his.
-fn an_account_that_is_new_has_its_subordinate_uids() {
+pub fn an_account_that_is_new_has_its_subordinate_uids() {
     let mut world = World::new();
     let text = "
 version: 1
@@ -113,7 +113,7 @@ groups: {students: {gid: students, each: {ceil: 10mbit}}}
 }
 
 /// Of an account that the daemon has long known.
-fn a_range_that_is_new_counts_at_once() {
+pub fn a_range_that_is_new_counts_at_once() {
     let mut world = World::new();
     fs::write("/etc/subuid", "").expect("no ranges");
     let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);

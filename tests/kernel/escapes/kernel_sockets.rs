@@ -96,7 +96,7 @@ while True:
     time.sleep(0.005)
 ";
 
-fn an_rxrpc_call_is_its_users() {
+pub fn an_rxrpc_call_is_its_users() {
     let _world = World::new();
     load(&["net/ipv4/udp_tunnel", "net/ipv6/ip6_udp_tunnel", "net/rxrpc/rxrpc"]);
     apply(POLICY);
@@ -155,7 +155,7 @@ while True:
     s.recv(65536)
 ";
 
-fn an_rds_stream_is_the_kernels_and_bounded() {
+pub fn an_rds_stream_is_the_kernels_and_bounded() {
     // Before the namespaces, or these have no listener.
     load(&["net/rds/rds", "net/rds/rds_tcp"]);
     let world = World::new();

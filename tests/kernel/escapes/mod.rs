@@ -2,9 +2,9 @@
 
 pub mod answers;
 pub mod handed_on;
-mod headers;
+pub mod headers;
 pub mod hidden;
-mod kernel_sockets;
+pub mod kernel_sockets;
 pub mod mptcp;
 pub mod passed_on;
 pub mod priority;

@@ -3,6 +3,7 @@
 
 mod arriving;
 mod ledger;
+mod moving;
 mod orphans;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,12 @@ pub const TESTS: &[Test] = &[
         on: On::Host,
         budget: Duration::from_secs(3600),
         body: arriving::what_arrives_is_neither_lost_nor_misattributed_while_the_policy_is_edited,
+    },
+    Test {
+        name: "updates::between_the_classifiers_each_packet_is_its_owners_out_and_back",
+        on: On::Host,
+        budget: BUDGET,
+        body: moving::between_the_classifiers_each_packet_is_its_owners_out_and_back,
     },
     Test {
         name: "updates::what_an_ended_process_left_queued_keeps_its_limits",
@@ -175,8 +182,9 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     run("ip link add up1 type veth peer name far1");
     let mut streams = SENDERS.each_ref().map(|sender| sender.start(&mut world));
     let mut draft = Draft::under_traffic(streams[5].port, &mut random);
+    draft.classifiers = &["auto", "bpf", "uid"];
     if probe::features().expect("features").classifiers.contains(&Classifier::Cgroup) {
-        draft.classifiers = &["auto", "bpf", "cgroup"];
+        draft.classifiers = &["auto", "bpf", "uid", "cgroup"];
     }
     let mut ledger = Ledger::of(UPLINK, SENDERS.iter().map(|sender| (sender.frame, sender.name)));
     let first = apply_watched(&draft.to_string(), &mut ledger, sharding);
