@@ -195,13 +195,19 @@ impl<'a> View<'a> {
         said.filter(|_| is_exact || !suspects.is_empty()).into_iter().collect()
     }
 
-    fn link(&self) -> Link {
-        let classifier = self.tree.filters.values().find_map(|filter| match filter {
+    /// What tells users apart. What arrives is whose the flow is that leaves.
+    fn classifier(&self) -> Option<&'static str> {
+        let trees = &self.snapshot.observation.state.trees;
+        let decides = trees.get(&self.port.link.egress()).unwrap_or(self.tree);
+        decides.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
             Filter::Tag(Tag::Bpf(Program { tag: None, .. })) => Some("uid"),
-            Filter::Tag(Tag::Bpf(_)) | Filter::Find { .. } => Some("bpf"),
+            Filter::Tag(Tag::Bpf(_)) => Some("bpf"),
             _ => None,
-        });
+        })
+    }
+
+    fn link(&self) -> Link {
         let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
         let pool = |id: ClassId| {
             self.numbers(id).map(|class| Pool {
@@ -237,7 +243,7 @@ impl<'a> View<'a> {
             dev: self.port.link.to_string(),
             netns: self.inputs.netns,
             direction: self.port.direction.as_str(),
-            classifier,
+            classifier: self.classifier(),
             rate_bit: rate.map_or(0, Rate::bits_per_second),
             limit: self.limit_of_link(rate),
             now: self.numbers(ClassId::LINK).and_then(|numbers| numbers.now),

@@ -124,10 +124,11 @@ fn stands(root: &str) -> bool {
 fn a_host_without_the_hierarchy_is_shaped() {
     let mut world = World::new();
     let _streams = [world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V6)];
-    let file = policy(ANN_AND_BOB);
+    let text = ANN_AND_BOB.replace("{rate: 100mbit,", "{rate: 100mbit, down: 90mbit,");
+    let file = policy(&text);
     let plan = shaper(&["plan", "-v", &file]).exits(0).stdout;
     assert!(!plan.contains("mount"), "{plan}");
-    apply(ANN_AND_BOB);
+    apply(&text);
     assert!(!Path::new(NET_CLS).exists(), "nothing was mounted");
     without_tags();
     let [ann, bob] = ["user/ann", "user/bob"].map(classid);
@@ -143,7 +144,10 @@ fn a_host_without_the_hierarchy_is_shaped() {
     let again = shaper(&["plan", "--exit-code", &file]);
     assert_eq!(again.status, Some(0), "{}{}", again.stdout, again.stderr);
     let status = shaper(&["status", "--json"]).exits(0).json();
-    assert_eq!(status["links"][0]["classifier"], "uid", "{status}");
+    // In both directions.
+    for at in [0, 1] {
+        assert_eq!(status["links"][at]["classifier"], "uid", "{status}");
+    }
     let users = status["links"][0]["users"].as_array().expect("users");
     let processes = |name: &str| {
         users.iter().find(|row| row["user"] == name).map(|row| row["processes"].clone())
