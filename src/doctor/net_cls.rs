@@ -59,7 +59,8 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
             false if let Some(why) = found.disturbs => Check::ok(
                 "net_cls",
                 format!(
-                    "net_cls is not mounted, and `classifier: auto` does without (`uid`): {why}"
+                    "net_cls is not mounted, and `classifier: auto` does without (`uid`): {why}; {}",
+                    otherwise(why)
                 ),
             ),
             false if found.is_unused => Check::ok(
@@ -68,7 +69,10 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
             ),
             false => Check::ok(
                 "net_cls",
-                "net_cls is not mounted: `shaper apply` mounts it, but for `classifier: uid`",
+                format!(
+                    "net_cls is not mounted: `shaper apply` mounts it, and `classifier: auto` is `{}`; with `uid` it stays unmounted",
+                    with_tags(machine)
+                ),
             ),
         };
     };
@@ -88,7 +92,32 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
             others.iter().map(|name| shown(name).to_string()).collect::<Vec<_>>().join(", ")
         ),
     };
-    Check::ok("net_cls", format!("net_cls is mounted at {at}{others}"))
+    let auto = with_tags(machine);
+    Check::ok(
+        "net_cls",
+        format!("net_cls is mounted at {at}, so `classifier: auto` is `{auto}`{others}"),
+    )
+}
+
+/// What `auto` is where there is `net_cls`.
+fn with_tags(machine: &Machine) -> &'static str {
+    match machine.features.has_programs() {
+        true => "bpf",
+        false => "cgroup",
+    }
+}
+
+/// What would have `auto` take `net_cls`.
+fn otherwise(why: Spared) -> &'static str {
+    match why {
+        Spared::Podman => {
+            "with Podman 5.3 it is mounted again, and with `classifier: bpf` all the same"
+        }
+        Spared::Tied => {
+            "once it is mounted together with these (`mount -t cgroup -o net_cls,…`), or none of them is used there, `auto` takes it"
+        }
+        Spared::Unmountable => "an `apply` by hand, or `systemctl restart shaper`, may mount it",
+    }
 }
 
 /// Whom the hierarchy disturbs where it is mounted.
@@ -216,5 +245,14 @@ mod tests {
         let others = NetClsFound { others: vec!["lxc".into()], ..quick };
         let said = mount(&others, &Machine::default()).what;
         assert!(said.ends_with("left alone: lxc"), "{said}");
+        assert!(said.contains("so `classifier: auto` is `cgroup`"), "{said}");
+        let features = Features { classifiers: [Classifier::Bpf].into(), ..Features::default() };
+        let machine = Machine { features, ..Machine::default() };
+        assert!(mount(&others, &machine).what.contains("so `classifier: auto` is `bpf`"));
+        for why in [Spared::Podman, Spared::Tied, Spared::Unmountable] {
+            let found = NetClsFound { mounted: None, disturbs: Some(why), ..others.clone() };
+            let said = mount(&found, &machine).what;
+            assert!(said.contains("does without (`uid`): ") && said.ends_with(otherwise(why)));
+        }
     }
 }

@@ -215,7 +215,7 @@ fn where_it_is_tied_to_others_auto_goes_without() {
     assert_eq!(link["classifier"], "uid", "{link}");
     without_tags();
     all_passes_through_both(&["user/ann", "user/bob"].map(classid));
-    let told = shaper(&["doctor"]).stdout;
+    let told = shaper(&["doctor", "--json"]).json().to_string();
     assert!(told.contains("tied to other controllers"), "{told}");
     shaper(&["clear"]).exits(0);
     assert!(!Path::new("/run/shaper").exists(), "clear leaves nothing");
