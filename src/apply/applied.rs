@@ -1,6 +1,6 @@
 //! What an apply did, and what is in force since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::desired;
 use crate::facts::{Accounts, Facts, LinkFacts, Observation};
@@ -58,10 +58,8 @@ pub struct InForce {
     pub labelled: BTreeMap<LinkName, u32>,
     /// The facts of the model's links at that time ([`Intent::good`](crate::intent::Intent::good)).
     pub good: BTreeMap<LinkName, LinkFacts>,
-    /// Links that the policy means and that are passed over, by ifindex: somebody else's root qdisc
-    /// stands there, or the policy cannot hold there.
-    pub in_the_way: BTreeSet<u32>,
-    /// The same by name, each with the reason.
+    /// Links that are there and not shaped, although the policy means them: somebody else has there
+    /// what that takes, or the policy cannot hold there.
     pub passed_over: PassedOver,
     /// The moment of the look that found it so.
     pub looked_at: Timestamp,
@@ -93,7 +91,7 @@ impl InForce {
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).chain(ifbs).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
-        let Meaning { model, in_the_way, passed_over, .. } = meaning;
+        let Meaning { model, passed_over, .. } = meaning;
         let zone = zones.here;
         InForce {
             model,
@@ -103,7 +101,6 @@ impl InForce {
             links,
             labelled,
             good,
-            in_the_way,
             passed_over,
             looked_at,
             zone,
@@ -115,6 +112,11 @@ impl InForce {
     /// they are in, where no directory says that.
     pub fn tells(&self) -> bool {
         !self.places || status::tells(&self.model)
+    }
+
+    /// Whether this is a link that is passed over.
+    pub fn passes_over(&self, ifindex: u32) -> bool {
+        self.passed_over.values().any(|it| it.ifindex == ifindex)
     }
 
     /// The links to guests that are labelled as nobody's, by name and ifindex.

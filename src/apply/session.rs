@@ -13,7 +13,7 @@ use crate::facts::{Accounts, Facts, Features, Guests, LinkFacts, Observation, Ta
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
-use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
+use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal, Tried};
 use crate::ledger::LedgerError;
 use crate::model::{self, Next};
 use crate::plan::Plan;
@@ -37,6 +37,8 @@ pub struct Session {
     used: Use,
     /// What accounts are told of themselves.
     telling: Telling,
+    /// Which links the policy could not hold on at the last look.
+    tried: Tried,
 }
 
 /// What container engines said so far, and whether a look may wait for them.
@@ -131,6 +133,7 @@ impl Session {
             engines,
             used: Use::default(),
             telling: Telling::default(),
+            tried: Tried::default(),
         }
     }
 
@@ -227,7 +230,8 @@ impl Session {
     ) -> Result<Look, Failure> {
         let mut seen = self.observe(request, seen)?;
         let scan = std::mem::take(&mut seen.scan);
-        Ok(Look { meaning: request.intent.mean(seen.observation)?, scan })
+        let meaning = request.intent.mean(seen.observation, &mut self.tried)?;
+        Ok(Look { meaning, scan })
     }
 
     /// Reads everything on which the intent depends.

@@ -244,6 +244,9 @@ impl Actor {
             // Each logout leaves a class that drains, so that is no news for the journal.
             let level = match (before.as_str(), word) {
                 ("idle", "draining") | ("draining", "idle") => log::Level::Debug,
+                // It is tried again since links have changed, and refused as before.
+                ("refusing", "adopting") => log::Level::Debug,
+                ("adopting", "refusing") if !is_said => log::Level::Debug,
                 _ => log::Level::Info,
             };
             let line = if is_said { word.to_string() } else { self.condition_line() };

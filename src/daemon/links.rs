@@ -9,7 +9,7 @@ use crate::policy::{LinkLine, LinkRef, Policy};
 use crate::process::Changers;
 use crate::tree::LinkName;
 
-/// The state in force and its policy.
+/// The state in force, and its policy or one that is refused.
 pub(super) struct Ours<'a> {
     pub in_force: &'a InForce,
     pub policy: &'a Policy,
@@ -75,6 +75,22 @@ impl Ours<'_> {
         self.in_force.model.inner.is_some()
     }
 
+    /// Whether the policy, which is refused, may hold after what notices tell of. Of shaped links
+    /// they tell of the daemon's own changes too. `is_all`: no notice was lost.
+    pub(super) fn may_hold_now(&self, told: &BTreeSet<Notice>, is_all: bool) -> bool {
+        let lines = &self.policy.links;
+        let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);
+        let mut told = told.iter();
+        !is_all
+            || told.any(|notice| match notice {
+                Notice::DefaultRoute => auto,
+                Notice::TrafficControl(index) => self.shaped(*index).is_none(),
+                Notice::Link(_, name, altnames) | Notice::Gone(_, name, altnames) => {
+                    auto || lines.iter().any(|line| line.name.value.means(name, altnames))
+                }
+            })
+    }
+
     /// Whether a notice is about a shaped link, or one that the policy may mean.
     fn concerns(&self, notice: &Notice) -> bool {
         let lines = &self.policy.links;
@@ -84,14 +100,14 @@ impl Ours<'_> {
             // What stood in the way there may have gone.
             Notice::TrafficControl(index) => {
                 self.shaped(*index).is_some()
-                    || self.in_force.in_the_way.contains(index)
+                    || self.in_force.passes_over(*index)
                     || self.in_force.labelled.values().any(|labelled| labelled == index)
             }
             Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);
                 auto || self.names_guests()
                     || self.shaped(*index).is_some()
-                    || self.in_force.in_the_way.contains(index)
+                    || self.in_force.passes_over(*index)
                     || lines.iter().any(meant)
             }
         }

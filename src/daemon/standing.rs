@@ -52,8 +52,8 @@ impl Standing {
         let passed_over = &self.in_force.passed_over;
         match word {
             "idle" | "draining" if !passed_over.is_empty() => {
-                let each =
-                    passed_over.iter().map(|(name, why)| format!("{name} is not shaped: {why}"));
+                let each = passed_over.iter();
+                let each = each.map(|(name, it)| format!("{name} is not shaped: {}", it.why));
                 ("partial", Some(each.collect::<Vec<_>>().join("; ")))
             }
             _ => (word, why.and_then(|why| Some(why.lines().next()?.to_string()))),

@@ -8,7 +8,7 @@ use super::{clsact, labels};
 use crate::classify;
 use crate::facts::{Facts, Observation};
 use crate::model::{Link, Model};
-use crate::tree::{Direction, Filter, Ifb, KernelState, Parent, Pref, Tree};
+use crate::tree::{Direction, Filter, Ifb, KernelState, LinkName, Parent, Pref, Tree};
 
 /// Adds the ifb of each ingress port of the model, and the filters at the clsact of its link.
 ///
@@ -71,12 +71,9 @@ fn hooks(
 }
 
 /// The first link of the model whose `down` would take from others what they have there.
-pub fn down_in_the_way(model: &Model, observed: &Observation) -> Option<Impossible> {
+pub fn down_in_the_way(model: &Model, observed: &Observation) -> Option<(LinkName, NoDown)> {
     let mut links = model.links.iter().filter(|it| it.port.direction == Direction::Ingress);
-    links.find_map(|link| {
-        let why = is_free(link, observed).err()?;
-        Some(Impossible::Down { link: link.port.link.clone(), why })
-    })
+    links.find_map(|link| Some((link.port.link.clone(), is_free(link, observed).err()?)))
 }
 
 /// Whether nobody else has the places that what arrives goes through.

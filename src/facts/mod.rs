@@ -97,18 +97,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The link of the default route: of the links with an IPv4 default route the one with the
-    /// lowest metric; only where there is none, the same for IPv6. Of equal metrics the lowest
-    /// ifindex. Never a loopback.
+    /// The link of the default route ([`default_route`]).
     pub fn default_route(&self) -> Option<(&LinkName, &LinkFacts)> {
-        let best = |metric: fn(&LinkFacts) -> Option<u32>| {
-            let candidates = self.links.iter().filter(|(_, device)| !device.loopback);
-            candidates
-                .filter_map(|(name, device)| Some((metric(device)?, device.ifindex, name, device)))
-                .min_by_key(|(metric, ifindex, ..)| (*metric, *ifindex))
-                .map(|(_, _, name, device)| (name, device))
-        };
-        best(|device| device.default_route_v4).or_else(|| best(|device| device.default_route_v6))
+        default_route(&self.links)
     }
 
     /// The number of the device at which a port's tree is.
@@ -149,6 +140,20 @@ impl Facts {
         let tag = Some(if socket_tag { TagHelper::Socket } else { TagHelper::Task });
         Program { shards: false, tag, cgroups: false, sockets, mptcp, labels: false }
     }
+}
+
+/// The link of the default route: of the links with an IPv4 default route the one with the lowest
+/// metric; only where there is none, the same for IPv6. Of equal metrics the lowest ifindex. Never
+/// a loopback.
+pub fn default_route(links: &BTreeMap<LinkName, LinkFacts>) -> Option<(&LinkName, &LinkFacts)> {
+    let best = |metric: fn(&LinkFacts) -> Option<u32>| {
+        let candidates = links.iter().filter(|(_, device)| !device.loopback);
+        candidates
+            .filter_map(|(name, device)| Some((metric(device)?, device.ifindex, name, device)))
+            .min_by_key(|(metric, ifindex, ..)| (*metric, *ifindex))
+            .map(|(_, _, name, device)| (name, device))
+    };
+    best(|device| device.default_route_v4).or_else(|| best(|device| device.default_route_v6))
 }
 
 /// The privilege that this process lacks for changing links and directories.

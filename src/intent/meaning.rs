@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::unfit::PassedOver;
+use super::trial::PassedOver;
 use crate::facts::{Facts, LinkFacts, Observation};
 use crate::model::Model;
 use crate::policy::Diagnostic;
@@ -24,10 +24,8 @@ pub struct Meaning {
     /// Links on which what was seen is desired. What is strange there is to stay as well: planning
     /// takes it out of the observation.
     pub left_alone: BTreeSet<LinkName>,
-    /// Links that the policy means and that are passed over, by ifindex: somebody else's root qdisc
-    /// stands there, or the policy cannot hold there.
-    pub in_the_way: BTreeSet<u32>,
-    /// The same by name, each with the reason.
+    /// Links that are there and not shaped, although the policy means them: somebody else has there
+    /// what that takes, or the policy cannot hold there.
     pub passed_over: PassedOver,
 }
 

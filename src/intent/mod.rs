@@ -14,6 +14,7 @@ mod links;
 mod meaning;
 mod quiet;
 mod refusal;
+mod trial;
 mod unfit;
 mod untagged;
 mod wanted;
@@ -29,7 +30,7 @@ pub use links::{ONE_LOCK, packets_a_second};
 pub use meaning::Meaning;
 pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
-pub use unfit::PassedOver;
+pub use trial::{Misfit, PassedOver, Tried};
 pub use untagged::needs_tags;
 pub use wanted::{Intent, Leaving, NoneFits, Options};
 
@@ -61,22 +62,22 @@ pub struct Resolved {
 /// Why the policy cannot hold there; [`Refusal::Untried`] where it depends on what nobody has tried
 /// yet.
 pub fn resolve(intent: &Intent, seen: Observation) -> Result<Resolved, Refusal> {
-    let mut meaning = intent.mean(seen)?;
+    let mut meaning = intent.mean(seen, &mut Tried::default())?;
     let (plan, desired) = intent.plan(&mut meaning)?;
     let valid_until = meaning.model.valid_until;
     Ok(Resolved { meaning, desired, plan, valid_until })
 }
 
 impl Intent {
-    /// What the policy means on this observation.
+    /// What the policy means on this observation. `tried`: which links it could not hold on before.
     ///
     /// # Errors
     /// A policy that cannot hold there, and a root qdisc that is somebody else's.
-    pub fn mean(&self, mut seen: Observation) -> Result<Meaning, Refusal> {
+    pub fn mean(&self, mut seen: Observation, tried: &mut Tried) -> Result<Meaning, Refusal> {
         self.came.iter().for_each(|owner| seen.facts.accounts.admit(owner));
         let draining = self.keep_who_stands(&mut seen);
         accounts::remember_groups(&self.policy, &mut seen);
-        let fitted = self.fit(&mut seen)?;
+        let fitted = self.fit(&mut seen, tried)?;
         links::only_instance(&fitted.model, &seen)?;
         untagged::allow(&self.policy, &fitted.model, &seen.facts)?;
         if seen.unread.owners.is_some() && seen.facts.lacks.is_none() {
@@ -84,19 +85,11 @@ impl Intent {
             seen.distrust_all_but(None);
             seen.unread.owners = None;
         }
-        let unfit::Fitted { model, mut warnings, in_the_way, passed_over } = fitted;
+        let unfit::Fitted { model, mut warnings, passed_over } = fitted;
         warnings.extend(beside::warnings(&model, &seen.facts));
         warnings.extend(untagged::warnings(&self.policy, &model, &seen.facts));
         let left_alone = BTreeSet::new();
-        Ok(Meaning {
-            observation: seen,
-            model,
-            warnings,
-            draining,
-            left_alone,
-            in_the_way,
-            passed_over,
-        })
+        Ok(Meaning { observation: seen, model, warnings, draining, left_alone, passed_over })
     }
 
     /// The steps from what was seen to what is desired, and what is desired.

@@ -8,6 +8,7 @@ mod guests;
 mod kernel;
 mod links;
 mod quiet;
+mod trial;
 mod untagged;
 mod windows;
 
@@ -77,6 +78,11 @@ fn intent(text: &str) -> Intent {
 #[track_caller]
 fn resolved(intent: &Intent, seen: Observation) -> Resolved {
     resolve(intent, seen).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+/// The links that are passed over, by ifindex.
+fn passed_over(meaning: &Meaning) -> BTreeSet<u32> {
+    meaning.passed_over.values().map(|it| it.ifindex).collect()
 }
 
 /// The host once the plan was carried out, with nobody's processes changed.

@@ -1,11 +1,10 @@
 //! Links that are not as the policy needs them, and the model of all others: one link keeps no
 //! other from being shaped.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::trial::{Misfit, Outcome, PassedOver, Tried};
 use super::{Intent, NoneFits, Refusal};
 use crate::desired::{self, Impossible};
-use crate::facts::{Facts, LinkFacts, Observation};
+use crate::facts::{Facts, LinkFacts, Observation, default_route};
 use crate::model::{self, BuildOptions, Model};
 use crate::policy::{Diagnostic, Kind, LinkLine, LinkRef, Report, quote};
 use crate::tree::LinkName;
@@ -14,21 +13,15 @@ use crate::tree::LinkName;
 pub(super) struct Fitted {
     pub model: Model,
     pub warnings: Vec<Diagnostic>,
-    /// Links that are passed over, by ifindex.
-    pub in_the_way: BTreeSet<u32>,
-    /// The same by name, each with the reason.
     pub passed_over: PassedOver,
 }
 
-/// Links that are there and not shaped, although the policy means them, each with the reason.
-pub type PassedOver = BTreeMap<LinkName, String>;
-
 impl Intent {
     /// The model of all links as the policy has them, or, where links may be absent, of those that
-    /// are fit.
-    pub(super) fn fit(&self, seen: &mut Observation) -> Result<Fitted, Refusal> {
+    /// are fit. `tried`: what came of trials before.
+    pub(super) fn fit(&self, seen: &mut Observation, tried: &mut Tried) -> Result<Fitted, Refusal> {
         match self.options.absent_links {
-            true => self.with_what_links_allow(seen),
+            true => self.with_what_links_allow(seen, tried),
             false => self.as_written(seen),
         }
     }
@@ -48,60 +41,107 @@ impl Intent {
         }
         match self.root_in_the_way(&model, seen) {
             Some(why) => Err(why.into()),
-            None => {
-                let (in_the_way, passed_over) = (BTreeSet::new(), PassedOver::new());
-                Ok(Fitted { model, warnings, in_the_way, passed_over })
-            }
+            None => Ok(Fitted { model, warnings, passed_over: PassedOver::new() }),
         }
     }
 
-    /// The model although some links are not as the policy needs them. A link that was fit before
-    /// counts as it was then (a cable is out, a switch gives a lower speed, a tunnel has the
-    /// default route); any other is passed over.
-    fn with_what_links_allow(&self, seen: &mut Observation) -> Result<Fitted, Refusal> {
-        let mut in_the_way = BTreeSet::new();
-        let mut passed_over = PassedOver::new();
-        let (mut strict, mut said) = (true, Vec::new());
-        loop {
-            let (model, mut warnings) =
-                match model::build(&self.policy, &seen.facts, self.build_options()) {
-                    Ok(built) => built,
-                    Err(report) if strict => {
-                        let facts = &mut seen.facts;
-                        strict = false;
-                        let there = facts.links.clone();
-                        let (unfit, as_they_were) = self.without_unfit(facts, &report)?;
-                        if as_they_were {
-                            let why = report.first().map_or("", |first| &first.message);
-                            said.push(format!("{why}: links are taken to be as they were"));
-                        }
-                        let index = |name| there.get(name).map(|link: &LinkFacts| link.ifindex);
-                        in_the_way.extend(unfit.keys().filter_map(index));
-                        passed_over.extend(unfit);
-                        continue;
-                    }
-                    Err(report) => return Err(report.into()),
-                };
-            let Some((link, why)) = self.in_the_way(&model, seen) else {
-                let warning = |why| Diagnostic::warning(Kind::Link, None, why);
-                self.say_who_is_passed_over(&passed_over, &seen.facts, &mut warnings);
-                warnings.extend(said.into_iter().map(warning));
-                return Ok(Fitted { model, warnings, in_the_way, passed_over });
+    /// The model although some links are not as the policy needs them: those are passed over. Where
+    /// a line would have no link by that, a link that was fit before counts as it was then (a cable
+    /// is out, a switch gives a lower speed, a tunnel has the default route).
+    fn with_what_links_allow(
+        &self,
+        seen: &mut Observation,
+        tried: &mut Tried,
+    ) -> Result<Fitted, Refusal> {
+        let (mut passed_over, mut said) = (PassedOver::new(), Vec::new());
+        let mut outcome = tried.known(self, &seen.facts);
+        let mut is_tried = outcome.is_some();
+        let (model, mut warnings) = loop {
+            if let Some(Outcome { links, unfit, as_they_were }) = outcome.take() {
+                seen.facts.links = links;
+                passed_over.extend(unfit);
+                said.extend(as_they_were);
+            }
+            let (model, warnings) = match self.build(&seen.facts) {
+                Ok(built) => built,
+                Err(report) if !is_tried => {
+                    is_tried = true;
+                    outcome = Some(self.try_links(&seen.facts, &report, tried)?);
+                    continue;
+                }
+                Err(report) => return Err(report.into()),
             };
-            let facts = seen.facts.links.remove(&link);
-            in_the_way.extend(facts.map(|facts| facts.ifindex));
-            passed_over.insert(link, why);
+            let Some((link, why)) = self.in_the_way(&model, seen) else { break (model, warnings) };
+            if let Some(LinkFacts { ifindex, .. }) = seen.facts.links.remove(&link) {
+                if self.is_autos(&model, &link) {
+                    self.keep_auto(&mut seen.facts);
+                }
+                passed_over.insert(link, Misfit { ifindex, why });
+            }
+        };
+        passed_over.extend(model.unfit.iter().filter_map(|(name, why)| {
+            let ifindex = seen.facts.links.get(name)?.ifindex;
+            Some((name.clone(), Misfit { ifindex, why: why.clone() }))
+        }));
+        let shapes_nothing = model.links.is_empty() && self.good.is_empty();
+        let is_refused = self.options.none_fits == NoneFits::Refused;
+        if is_refused && shapes_nothing && !passed_over.is_empty() {
+            let error = |it: Misfit| Diagnostic::error(Kind::Link, self.policy.links_at, it.why);
+            let errors = passed_over.into_values().map(error).collect();
+            return Err(Report::new(&self.policy.source, errors).into());
+        }
+        let warning = |why| Diagnostic::warning(Kind::Link, None, why);
+        self.say_who_is_passed_over(&passed_over, (&model, &seen.facts), &mut warnings);
+        warnings.extend(said.into_iter().map(warning));
+        Ok(Fitted { model, warnings, passed_over })
+    }
+
+    fn build(&self, facts: &Facts) -> Result<(Model, Vec<Diagnostic>), Report> {
+        model::build(&self.policy, facts, self.build_options())
+    }
+
+    /// Finds the links with which the policy can hold, after it could not with all of them.
+    fn try_links(
+        &self,
+        facts: &Facts,
+        report: &Report,
+        tried: &mut Tried,
+    ) -> Result<Outcome, Refusal> {
+        let mut fitting = facts.clone();
+        let (unfit, as_they_were) = self.without_unfit(&mut fitting, report)?;
+        let (model, _) = self.build(&fitting)?;
+        let why = report.first().map_or("", |first| &first.message);
+        let as_they_were =
+            as_they_were.then(|| format!("{why}: links are taken to be as they were"));
+        let outcome = Outcome { links: fitting.links, unfit, as_they_were };
+        tried.learn((self, facts.clone()), outcome.clone(), model.valid_until);
+        Ok(outcome)
+    }
+
+    /// Whether it is `auto` that means this link.
+    fn is_autos(&self, model: &Model, link: &LinkName) -> bool {
+        let mut lines = self.policy.links.iter().filter(|line| line.name.value == LinkRef::Auto);
+        lines
+            .any(|line| model.links.iter().any(|it| it.at == line.name.at && it.port.link == *link))
+    }
+
+    /// Where the link of the default route is passed over, `auto` goes to no other one: it means
+    /// the link that it meant before, if it is there, or none.
+    fn keep_auto(&self, facts: &mut Facts) {
+        let before = default_route(&self.good).map(|(name, _)| name);
+        for (name, link) in &mut facts.links {
+            let good = self.good.get(name).filter(|_| before == Some(name));
+            link.default_route_v4 = good.and_then(|good| good.default_route_v4);
+            link.default_route_v6 = good.and_then(|good| good.default_route_v6);
         }
     }
 
     /// A link where somebody else has what shaping takes, and what it is.
     fn in_the_way(&self, model: &Model, seen: &Observation) -> Option<(LinkName, String)> {
         let root = self.root_in_the_way(model, seen).map(|it| (it.link().clone(), it.to_string()));
-        root.or_else(|| match desired::down_in_the_way(model, seen)? {
-            Impossible::Down { link, why } => {
-                Some((link.clone(), Impossible::Down { link, why }.to_string()))
-            }
-            _ => None,
+        root.or_else(|| {
+            let (link, why) = desired::down_in_the_way(model, seen)?;
+            Some((link.clone(), Impossible::Down { link, why }.to_string()))
         })
     }
 
@@ -109,10 +149,14 @@ impl Intent {
     fn say_who_is_passed_over(
         &self,
         passed_over: &PassedOver,
-        facts: &Facts,
+        (model, facts): (&Model, &Facts),
         warnings: &mut Vec<Diagnostic>,
     ) {
-        for (name, why) in passed_over {
+        for (name, Misfit { why, .. }) in passed_over {
+            // Of a link of a pattern it is said already, with the place in the file.
+            if model.unfit.contains_key(name) {
+                continue;
+            }
             let means = |line: &&LinkLine| match line.name.value {
                 LinkRef::Auto => facts.default_route().is_none(),
                 _ => line.name.value.means(name, &[]),
@@ -161,6 +205,9 @@ impl Intent {
         facts: &mut Facts,
         report: &Report,
     ) -> Result<(PassedOver, bool), Refusal> {
+        if self.good.is_empty() {
+            return Ok((self.only_what_fits(facts, report, false)?, false));
+        }
         let there = facts.links.clone();
         let is_kept = |line: &LinkLine, model: &Model| {
             let means = |(name, link): (&LinkName, &LinkFacts)| match line.name.value {
@@ -170,7 +217,7 @@ impl Intent {
             !self.good.iter().any(means) || model.links.iter().any(|it| it.at == line.name.at)
         };
         if let Ok(unfit) = self.only_what_fits(facts, report, false)
-            && let Ok((model, _)) = model::build(&self.policy, facts, self.build_options())
+            && let Ok((model, _)) = self.build(facts)
             && self.policy.links.iter().all(|line| is_kept(line, &model))
         {
             return Ok((unfit, false));
@@ -213,8 +260,7 @@ impl Intent {
         let mut unfit = PassedOver::new();
         let all = new.len();
         // Without any of them it may be refused as well.
-        if !self.good.is_empty() && model::build(&self.policy, facts, self.build_options()).is_err()
-        {
+        if !self.good.is_empty() && self.build(facts).is_err() {
             return Err(report.clone().into());
         }
         self.admit(facts, new, &mut unfit);
@@ -240,7 +286,7 @@ impl Intent {
             return;
         }
         facts.links.extend(links.iter().cloned());
-        let Err(report) = model::build(&self.policy, facts, self.build_options()) else { return };
+        let Err(report) = self.build(facts) else { return };
         facts.links.retain(|name, _| links.iter().all(|(link, _)| link != name));
         let half = links.split_off(links.len() / 2);
         match links.is_empty() {
@@ -248,8 +294,9 @@ impl Intent {
                 self.admit(facts, links, unfit);
                 self.admit(facts, half, unfit);
             }
-            true => unfit.extend(half.into_iter().map(|(name, _)| {
-                (name, report.first().map_or(String::new(), |first| first.message.clone()))
+            true => unfit.extend(half.into_iter().map(|(name, LinkFacts { ifindex, .. })| {
+                let why = report.first().map_or(String::new(), |first| first.message.clone());
+                (name, Misfit { ifindex, why })
             })),
         }
     }

@@ -29,7 +29,7 @@ pub struct Intent {
 }
 
 /// What the command line says about how to read the policy.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Names that NSS does not know are warned of, and are no error.
     pub skip_unknown: bool,

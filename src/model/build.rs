@@ -77,11 +77,12 @@ pub fn build(
     schedule.notes(policy, facts.now, &mut findings);
     quotas::notes(policy, &mut findings);
     let notes = findings.finish(&policy.source)?;
-    let links = links.into_model();
+    let (links, unfit) = links.into_model();
     let classifiers = policy.links.iter().map(|line| line.classifier).collect();
     let matcher = Matcher { proxied, ..claims.matcher };
     let turns = metered.owners.values().filter_map(|it| it.together.changes);
     let valid_until = turns.chain(situation.until()).min();
-    let model = Model { links, classifiers, nodes, matcher, inner, rules, metered, valid_until };
+    let model =
+        Model { links, unfit, classifiers, nodes, matcher, inner, rules, metered, valid_until };
     Ok((model, notes))
 }

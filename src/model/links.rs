@@ -86,6 +86,7 @@ pub(super) fn resolve<'p>(
     findings: &mut Findings,
 ) -> Links<'p> {
     let (mut shaped, mut to_come, mut auto_is_open) = (Vec::new(), Vec::new(), false);
+    let mut unfit = BTreeMap::new();
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // A line that names a link exactly goes before patterns, wherever in the file it is.
     let mut meant: Vec<Vec<Meant<'_>>> = policy
@@ -125,11 +126,13 @@ pub(super) fn resolve<'p>(
                     .flat_map(|it| shapes((line, situation), it, unknown, &mut unsaid)),
             );
         }
-        for meant in meant {
+        for (name, device) in meant {
             let mut about = Findings::default();
+            let meant = (name.clone(), device);
             shaped.extend(shapes((line, situation), meant, options, &mut about));
             // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
+            unfit.extend(about.error().filter(|_| lenient).map(|why| (name, why.message.clone())));
             findings.append(about, lenient);
         }
     }
@@ -139,7 +142,7 @@ pub(super) fn resolve<'p>(
         stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
     let unrated = if options.offline { unrated(policy, situation) } else { Vec::new() };
-    Links { shaped: Per::new(shaped), to_come, unrated, policy, auto_is_open }
+    Links { shaped: Per::new(shaped), unfit, to_come, unrated, policy, auto_is_open }
 }
 
 /// Neither the loopback nor an ifb, through which packets pass that another link had: a pattern

@@ -20,6 +20,9 @@ use crate::units::{Bytes, Minor, Rate};
 pub struct Model {
     /// In file order.
     pub links: Per<LinkAt, Link>,
+    /// Links of patterns that are there and cannot be shaped, each with the reason; elsewhere that
+    /// is an error.
+    pub unfit: BTreeMap<LinkName, String>,
     /// What the lines of `links` name as their classifier, those of absent links too.
     pub classifiers: BTreeSet<Option<Classifier>>,
     /// Groups, users, classes and the accounts of `everyone` and `each` that run; parents before

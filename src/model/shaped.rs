@@ -1,9 +1,11 @@
 //! The links that are shaped, each with its line.
 
+use std::collections::BTreeMap;
+
 use crate::policy::{
     self, Amount, Diagnostic, Kind, LinkLine, LinkRef, Policy, Written, closest, quote,
 };
-use crate::tree::Direction;
+use crate::tree::{Direction, LinkName};
 use crate::units::Rate;
 
 use super::positions::{LinkAt, Per};
@@ -16,6 +18,8 @@ pub(super) const UNBOUNDED: Rate = Rate::literal(u64::MAX);
 /// The shaped links: those that exist and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Per<LinkAt, Shaped<'p>>,
+    /// [`super::Model::unfit`].
+    pub unfit: BTreeMap<LinkName, String>,
     /// For each line that means no link now, the link that may come, as far as its limits are
     /// known.
     pub to_come: Vec<Shaped<'p>>,
@@ -117,8 +121,8 @@ impl Shaped<'_> {
 }
 
 impl<'p> Links<'p> {
-    pub(super) fn into_model(self) -> Per<LinkAt, Link> {
-        self.shaped.along(|_, shaped| shaped.link.clone())
+    pub(super) fn into_model(self) -> (Per<LinkAt, Link>, BTreeMap<LinkName, String>) {
+        (self.shaped.along(|_, shaped| shaped.link.clone()), self.unfit)
     }
 
     /// The same policy with the links that may come instead of those that exist.
@@ -135,7 +139,8 @@ impl<'p> Links<'p> {
 
     fn only(&self, shaped: Vec<Shaped<'p>>) -> Links<'p> {
         let (shaped, policy) = (Per::new(shaped), self.policy);
-        Links { shaped, to_come: Vec::new(), unrated: Vec::new(), policy, auto_is_open: true }
+        let (unfit, to_come, unrated) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Links { shaped, unfit, to_come, unrated, policy, auto_is_open: true }
     }
 
     /// Positions in `shaped` of the links that `name`, in another line, means. Empty: the file has

@@ -54,6 +54,7 @@ fn bob() -> Model {
         rules: Vec::new(),
         metered: Default::default(),
         valid_until: None,
+        unfit: BTreeMap::new(),
     }
 }
 

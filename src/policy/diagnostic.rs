@@ -307,6 +307,11 @@ impl Findings {
         }
     }
 
+    /// The first error.
+    pub(crate) fn error(&self) -> Option<&Diagnostic> {
+        self.errors.first()
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

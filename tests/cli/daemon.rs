@@ -20,7 +20,8 @@ use crate::support::world::UPLINK;
 
 tests!(On::Host => watch_needs_a_file_that_it_can_follow, a_bad_policy_keeps_the_daemon_from_beginning,
     a_policy_that_becomes_a_pipe_stops_nothing, a_half_of_a_policy_is_not_adopted,
-    files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class, the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start);
+    files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class, the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start,
+    a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes);
 
 /// After which what a test waits for will not come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -139,6 +140,51 @@ fn login_changes_nothing_but_its_own_class() {
     assert!(!directory(&format!("uid/{}", ANN.uid + 2)).exists());
 }
 
+/// A policy that is refused for what a link is, at a start and later: it is in force as soon as the
+/// link is otherwise, though nobody touches the file.
+fn a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes() {
+    let path = host();
+    let state = format!("{SCRATCH}/state");
+    fs::create_dir(&state).expect("a state directory");
+    let start = || {
+        let mut command = std::process::Command::new(binary());
+        command.args(["watch", &path]).env("STATE_DIRECTORY", &state);
+        Daemon::run(command)
+    };
+    assert!(start().end().success());
+    let late = |user| text(user).replace(&format!("{UPLINK}: {{rate: 1gbit"), "late0: {rate: 50%");
+    // Nobody knows a bridge's speed.
+    run("ip link add late0 type bridge");
+    policy(&late("ann: 12mbit"));
+    let daemon = start();
+    assert!(daemon.log().contains("the last good one"), "{}", daemon.log());
+    let refusals = || daemon.log().matches("the policy is not adopted").count();
+    soon("it is refused", PATIENCE, || refusals() == 1);
+    let is_shaped = |link: &str, ceil: &str| {
+        run(&format!("tc class show dev {link}")).contains(&format!("ceil {ceil}"))
+    };
+    assert!(is_shaped(UPLINK, "20Mbit"));
+    // Other links make no difference, and are no news.
+    for number in 0..20 {
+        run(&format!("ip link add other{number} type veth peer name far-other{number}"));
+    }
+    run("ip link set late0 up");
+    sleep(Duration::from_millis(1_500));
+    assert_eq!(refusals(), 1, "{}", daemon.log());
+    assert!(is_shaped(UPLINK, "20Mbit"));
+    run("ip link del late0");
+    run("ip link add late0 type veth peer name far-late0");
+    soon("it is in force", PATIENCE, || daemon.log().contains("is in force\n"));
+    assert!(is_shaped("late0", "12Mbit"));
+    // A new line for a link that is not there is a mistake, until the link comes.
+    policy(&late("ann: 13mbit").replace("late0", "later0"));
+    soon("it is refused", PATIENCE, || daemon.log().contains("there is no link `later0`"));
+    assert!(is_shaped("late0", "12Mbit"));
+    run("ip link add later0 type veth peer name far-later0");
+    soon("it is in force", PATIENCE, || is_shaped("later0", "13Mbit"));
+    assert!(daemon.end().success());
+}
+
 /// What a boot with a policy that somebody broke before it is like.
 fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
     let path = host();
@@ -176,6 +222,15 @@ fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
         });
         assert!(daemon.end().success());
     }
+    // One that holds on fewer links than it means is not kept in the place of one that held on all.
+    run("ip link add slow0 type veth peer name far-slow0");
+    let slow = text("ann: 12mbit").replace("links:\n", "links:\n  slow0: {rate: 8mbit}\n");
+    fs::write(&path, slow).expect("a policy that does not fit slow0");
+    shaper("clear").assert().code(0);
+    let daemon = start();
+    assert!(run(&format!("tc class show dev {UPLINK}")).contains("ceil 12Mbit"));
+    assert!(daemon.log().contains("`slow0` is passed over"), "{}", daemon.log());
+    assert!(daemon.end().success());
     // The same by the service's first build, which ends.
     fs::write(&path, text("ann: 12mbps")).expect("break the policy");
     shaper("clear").assert().code(0);

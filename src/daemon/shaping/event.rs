@@ -81,6 +81,8 @@ pub(crate) enum Event<P> {
         touched: Touched,
         has_come: bool,
     },
+    /// Links have changed for which a policy may have been refused.
+    LinksDiffer,
     /// An apply is wanted by this time, for accounts or for a window.
     Wanted {
         by: Instant,

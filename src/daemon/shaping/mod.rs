@@ -1,6 +1,7 @@
 //! The daemon's own life is one state. Pure: [`Event`]s come in with the time at which they
 //! happened, and [`Order`]s go out. `P` is a policy, of which only the text matters here.
 
+mod again;
 mod drain;
 mod event;
 mod repairs;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use crate::policy::Source;
 use crate::tree::LinkName;
+use again::{Refused, pause_after};
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text, Touched};
 
@@ -32,9 +34,6 @@ const CALM: Duration = Duration::from_millis(150);
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Another run holds the lock, or a change waits to be confirmed.
 pub(super) const LOCKED: Duration = Duration::from_millis(500);
-/// The pause after a failure; each one that follows doubles it.
-const RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How long further notices are waited for: what changes one link often changes more.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long after a link has come it is looked at: it is unshaped until then.
@@ -62,13 +61,6 @@ pub(super) enum State<P> {
     Waiting { tries: u32, until: Instant, why: String, policy: Option<P> },
 }
 
-/// A text that is no policy, or a policy that is refused here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Refused {
-    source: Option<Source>,
-    why: String,
-}
-
 /// Why the policy file was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unread {
@@ -83,7 +75,7 @@ pub(super) struct Shaping<P> {
     file: String,
     state: State<P>,
     /// What the files said when they were last read whole, if that is refused.
-    refused: Option<Refused>,
+    refused: Option<Refused<P>>,
     unread: Option<Unread>,
     /// What was read and is being parsed.
     reading: Option<Source>,
@@ -144,6 +136,11 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
+    /// The policy that is refused here.
+    pub(super) fn refused(&self) -> Option<&P> {
+        self.refused.as_ref()?.policy.as_ref()
+    }
+
     /// How many applies in a row have failed.
     pub(super) fn failures(&self) -> u32 {
         match &self.state {
@@ -174,7 +171,7 @@ impl<P: Text + PartialEq> Shaping<P> {
 
     /// When there is something to do although nothing happens.
     pub(super) fn due(&self) -> Instant {
-        let adopt = self.adoption_due().into_iter();
+        let adopt = self.adoption_due().into_iter().chain(self.again_due());
         adopt.chain(self.look_due()).chain([self.read_by]).min().unwrap_or(self.read_by)
     }
 
@@ -186,6 +183,11 @@ impl<P: Text + PartialEq> Shaping<P> {
             | State::Waiting { until, policy: Some(_), .. } => Some(*until),
             _ => None,
         }
+    }
+
+    /// When the policy that is refused is tried again.
+    fn again_due(&self) -> Option<Instant> {
+        self.refused.as_ref().filter(|_| matches!(self.state, State::Idle))?.due()
     }
 
     /// When the kernel's objects are looked at. `None`: a new policy is to be applied, and may
@@ -223,6 +225,11 @@ impl<P: Text + PartialEq> Shaping<P> {
                 };
                 self.look(now + rest);
             }
+            Event::LinksDiffer => {
+                if let Some(refused) = &mut self.refused {
+                    refused.links_differ(now + GATHER);
+                }
+            }
             Event::Wanted { by } => self.look(by),
             Event::Applied { attempt, outcome } => {
                 self.looked = now;
@@ -246,6 +253,12 @@ impl<P: Text + PartialEq> Shaping<P> {
             let old = self.drain.as_mut().filter(|drain| drain.is_old_enough(now));
             let collects = old.map(|drain| drain.is_compared = true).is_some();
             return Some(Order::Repair { held: self.backoff.held(now), collects });
+        }
+        if matches!(self.state, State::Idle)
+            && let Some(policy) = self.refused.as_mut().and_then(|refused| refused.begins(now))
+        {
+            self.state = State::Adopting { policy, asks: true };
+            return Some(Order::AskForNames);
         }
         if self.read_by <= now {
             // Not every change of a file causes an event: not those of folders between links, nor
@@ -329,7 +342,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.orders.push(Order::AskForNames);
             }
             Err(why) => {
-                self.refuse(source, why);
+                self.refuse((source, None), why, now);
                 // A policy that the file had before is not in it any more.
                 if self.candidate().is_some() {
                     self.rest(now);
@@ -338,9 +351,19 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    fn refuse(&mut self, source: Option<Source>, refusal: Refusal) {
-        self.orders.push(Order::Complain(not_adopted(&refusal.text)));
-        self.refused = Some(Refused { source, why: refusal.brief });
+    /// Notes that a text is refused, and the policy that it is, if it is one. Of one that is tried
+    /// again only another reason is said.
+    fn refuse(
+        &mut self,
+        (source, policy): (Option<Source>, Option<P>),
+        why: Refusal,
+        now: Instant,
+    ) {
+        let before = self.refused.take().filter(|before| before.source == source);
+        if before.as_ref().is_none_or(|before| before.why != why.brief) {
+            self.orders.push(Order::Complain(not_adopted(&why.text)));
+        }
+        self.refused = Some(Refused::new((source, policy), why.brief, before, now));
     }
 
     fn applied(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) {
@@ -351,8 +374,9 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.in_force(attempt, &repaired, drains, now);
             }
             Outcome::Refused(why) if attempt == Attempt::Adopt => {
-                let source = self.candidate().map(|policy| policy.source().clone());
-                self.refuse(source, why);
+                let policy = self.take_candidate();
+                let source = policy.as_ref().map(|policy| policy.source().clone());
+                self.refuse((source, policy), why, now);
                 self.rest(now);
             }
             Outcome::Locked(why) => {
@@ -370,8 +394,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                     self.orders.push(Order::Complain(why.clone()));
                     self.complaints.insert(attempt, why.clone());
                 }
-                let pause = RETRY.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST_RETRY);
-                let (until, policy) = (now + pause, self.take_candidate());
+                let (until, policy) = (now + pause_after(tries), self.take_candidate());
                 self.put_off(attempt, until);
                 self.state = State::Failing { tries: tries.saturating_add(1), until, why, policy };
             }

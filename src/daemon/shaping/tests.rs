@@ -2,6 +2,7 @@
 //! slow, applies fail or meet a lock, and somebody keeps changing links.
 
 mod links;
+mod refused;
 
 use super::super::chance::Chance;
 use super::*;
@@ -46,6 +47,8 @@ struct World {
     refused: Option<String>,
     in_force: String,
     kernel: Kernel,
+    /// Links are such that `unfit` ones hold.
+    fits: bool,
     drains: bool,
     /// How long an apply takes.
     takes: Duration,
@@ -78,6 +81,7 @@ impl World {
             refused: None,
             in_force: "good".to_string(),
             kernel: Kernel::Obeys,
+            fits: false,
             drains: false,
             takes: Duration::ZERO,
             names_by: None,
@@ -174,7 +178,7 @@ impl World {
                 self.pauses.insert(key, self.now + SECOND);
                 Outcome::Failed("the kernel says no".to_string())
             }
-            Kernel::Obeys if policy.starts_with("unfit") => {
+            Kernel::Obeys if policy.starts_with("unfit") && !self.fits => {
                 self.refused = Some(policy.to_string());
                 Outcome::Refused(refusal("no such link"))
             }
@@ -203,9 +207,9 @@ impl World {
                 self.tell(Event::Named { asks: false });
                 continue;
             }
-            let before = (self.repairs, self.adoptions, self.reads);
+            let before = (self.repairs, self.adoptions, self.reads, self.names_by);
             self.tell(Event::Time);
-            let after = (self.repairs, self.adoptions, self.reads);
+            let after = (self.repairs, self.adoptions, self.reads, self.names_by);
             assert_ne!(before, after, "due, and nothing was to be done: {:?}", self.shaping);
         }
         self.now = self.now.max(until);
@@ -217,6 +221,12 @@ impl World {
             self.pauses.retain(|(attempt, _), _| *attempt != Attempt::Adopt);
         }
         self.file = text.map(str::to_string);
+    }
+
+    /// Links are otherwise than they were, so that what was refused may be tried again.
+    fn links_differ(&mut self) {
+        self.refused = None;
+        self.tell(Event::LinksDiffer);
     }
 
     fn something_happens(&mut self, chance: &mut Chance) {
@@ -241,6 +251,9 @@ impl World {
             6 => {
                 let has_come = chance.below(2) == 0;
                 self.tell(Event::LinksTold { touched: Touched::new(), has_come });
+                if has_come {
+                    self.links_differ();
+                }
             }
             7 => {
                 let by = self.now + chance.of(&[Duration::ZERO, 200 * MILLISECOND]);

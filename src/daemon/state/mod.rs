@@ -351,7 +351,15 @@ impl State {
         let Standing { in_force, intent } = &self.standing;
         let ours = Ours { in_force, policy: &intent.policy };
         ours.new_guests(told).for_each(|index| self.asks.link_came(index, now));
-        if let Some(event) = ours.told(told, by, is_all) {
+        let event = ours.told(told, by, is_all);
+        let may_hold_now = |policy: &Arc<Policy>| {
+            let ours = Ours { in_force, policy };
+            ours.may_hold_now(told, is_all)
+        };
+        if self.shaping.refused().is_some_and(may_hold_now) {
+            self.tell(shaping::Event::LinksDiffer, now);
+        }
+        if let Some(event) = event {
             self.tell(event, now);
         }
     }

@@ -9,8 +9,9 @@ use crate::daemon::event::{Newcomer, Swept};
 use crate::daemon::passing::Reading;
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
+use crate::failure::Failure;
 use crate::host::observe::{Led, Passage};
-use crate::intent::{Intent, Options};
+use crate::intent::{Intent, Misfit, Options};
 use crate::model::{Matcher, Model, Per};
 use crate::netlink::proc_event::{self, ProcEvent};
 use crate::netlink::received::Received;
@@ -39,6 +40,7 @@ fn in_force() -> InForce {
             inner: None,
             rules: Vec::new(),
             valid_until: None,
+            unfit: BTreeMap::new(),
         },
         accounts: Accounts::default(),
         state: KernelState::default(),
@@ -46,7 +48,6 @@ fn in_force() -> InForce {
         links: [(LinkName::new("eth0").unwrap(), 2)].into(),
         labelled: BTreeMap::new(),
         good: BTreeMap::new(),
-        in_the_way: BTreeSet::new(),
         passed_over: BTreeMap::new(),
         looked_at: Timestamp::from_second(1_800_000_000).unwrap(),
         zone: crate::times::TimeZone::UTC,
@@ -194,7 +195,8 @@ fn a_link_that_is_passed_over_is_said_until_it_is_not() {
     let mut state = rested(Instant::now());
     let link = LinkName::new("eth1").unwrap();
     let why = "the ceil of `ann` is above that of eth1".to_string();
-    state.standing.in_force.passed_over.insert(link, why.clone());
+    let misfit = Misfit { ifindex: 3, why: why.clone() };
+    state.standing.in_force.passed_over.insert(link, misfit);
     assert_eq!(state.word(), ("partial", Some(format!("eth1 is not shaped: {why}"))));
     state.standing.in_force.passed_over.clear();
     assert_eq!(state.word(), ("idle", None));
@@ -288,6 +290,37 @@ fn another_policy_is_in_force_once_it_was_applied() {
     state.on(applied(Attempt::Adopt, in_force(), now), now);
     assert_eq!(*state.policy().source.text, text);
     assert!(!state.request(Attempt::Repair, BTreeSet::new()).who.moves_processes());
+}
+
+#[test]
+fn a_policy_that_is_refused_is_tried_again_when_one_of_its_links_is_told_of() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let found = Found::Text(policy::Source::new("p.yaml", &POLICY.replace("eth0", "late0")));
+    state.on(Event::FileRead { found, watched: true }, now);
+    let came_of_it = Err(Failure::Usage("there is no link late0".to_string()));
+    state.on(Event::Answered(Ok(Accounts::default())), now);
+    state.on(Event::Applied { asks: None, attempt: Attempt::Adopt, start: now, came_of_it }, now);
+    assert_eq!(state.word().0, "refusing");
+    // Whether it is being tried again a while after a notice.
+    let mut is_tried_after = |notice, seconds: u32| {
+        let then = now + seconds * SECOND;
+        let (told, by) = ([notice].into(), BTreeMap::new());
+        state.on(Event::Links { told, by, heard: Ok(Heard::All) }, then);
+        let then = then + SECOND;
+        for _ in 0..5 {
+            for decision in state.on(Event::Time, then) {
+                if let Decision::Do(Action::Apply { attempt: Attempt::Repair, .. }) = decision {
+                    state.on(applied(Attempt::Repair, in_force(), then), then);
+                }
+            }
+        }
+        state.word().0 == "adopting"
+    };
+    let link = |index, name: &str| Notice::Link(index, LinkName::new(name).unwrap(), Vec::new());
+    assert!(!is_tried_after(link(8, "other0"), 10), "it does not mean that link");
+    assert!(!is_tried_after(Notice::TrafficControl(2), 12), "it is shaped, and that was we");
+    assert!(is_tried_after(link(9, "late0"), 14));
 }
 
 #[test]

@@ -189,7 +189,7 @@ proptest! {
         let resolved = outcome.unwrap_or_else(|refusal| panic!("{refusal}"));
         let Resolved { meaning, desired, plan, .. } = &resolved;
         let passed = if in_the_way(&second, &since) { [3].into() } else { BTreeSet::new() };
-        prop_assert_eq!(&meaning.in_the_way, &passed);
+        prop_assert_eq!(&passed_over(meaning), &passed);
         if !passed.is_empty() {
             prop_assert!(!touches(plan, "eth1"), "{}", plan);
         }

@@ -56,7 +56,7 @@ fn every_root_is_judged_in_every_way() {
                     Err(Refusal::OtherInstance { .. }) => panic!("{case}"),
                     Err(why) => panic!("{case}: {why}"),
                     Ok(Resolved { meaning, desired, plan, .. }) => {
-                        assert_eq!(meaning.in_the_way, [2].into(), "{case}");
+                        assert_eq!(passed_over(&meaning), [2].into(), "{case}");
                         assert!(desired.trees.is_empty(), "{case}");
                         assert!(!meaning.warnings.is_empty(), "{case}");
                         let links = plan.steps.iter().filter_map(|it| it.step.link());
@@ -231,7 +231,7 @@ fn of_new_links_those_are_shaped_with_which_the_policy_can_hold() {
     };
     let then = resolved(&intent, seen.clone());
     assert_eq!(shaped(&then), ["eth0", "eth1", "eth2", "eth4"]);
-    let passed_over = then.meaning.passed_over.iter().map(|(name, why)| (name.as_str(), why));
+    let passed_over = then.meaning.passed_over.iter().map(|(name, it)| (name.as_str(), &it.why));
     let passed_over: Vec<_> = passed_over.collect();
     assert!(
         matches!(&passed_over[..], [("eth3", why)] if why.contains("`ann`")),
@@ -239,10 +239,49 @@ fn of_new_links_those_are_shaped_with_which_the_policy_can_hold() {
     );
     // A link that was fit and has another speed now counts as it was.
     intent.good = then.meaning.good_links();
+    let before = seen.clone();
     seen.facts.links.get_mut(&name("eth1")).unwrap().speed = "10mbit".parse().ok();
     let then = resolved(&intent, seen);
     assert_eq!(shaped(&then), ["eth0", "eth1", "eth2", "eth4"]);
     assert_eq!(then.meaning.passed_over.len(), 1);
+    // With a speed at which the policy holds it has that one, whatever is wrong with others.
+    let mut seen = before;
+    seen.facts.links.get_mut(&name("eth1")).unwrap().speed = "100mbit".parse().ok();
+    let then = resolved(&intent, seen);
+    let root = then.desired.trees[&name("eth1").egress()].classes[&ClassId::LINK];
+    assert_eq!(root.ceil.to_string(), "95mbit");
+    assert_eq!(then.meaning.passed_over.len(), 1);
+}
+
+#[test]
+fn auto_follows_the_default_route_while_another_link_is_unfit() {
+    let mut intent = intent("links: {auto: , 'tap*': 20mbit}\nusers: {ann: {ceil: 30mbit}}\n");
+    intent.options.absent_links = true;
+    let mut seen = host();
+    seen.facts.links.insert(name("tap0"), LinkFacts { default_route_v4: None, ..link(9) });
+    let then = resolved(&intent, seen.clone());
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
+    intent.good = then.meaning.good_links();
+    seen.facts.links.get_mut(&name("eth0")).unwrap().default_route_v4 = None;
+    seen.facts.links.get_mut(&name("eth1")).unwrap().default_route_v4 = Some(100);
+    let then = resolved(&intent, seen);
+    assert!(then.desired.trees.contains_key(&name("eth1").egress()));
+    assert_eq!(then.meaning.passed_over.keys().collect::<Vec<_>>(), [&name("tap0")]);
+}
+
+#[test]
+fn a_link_of_a_pattern_that_is_unfit_by_itself_is_passed_over_too() {
+    let mut intent = intent("links: {'eth*': 50%}\nusers: {ann: 1mbit}\n");
+    intent.options.absent_links = true;
+    let mut seen = host();
+    seen.facts.links.get_mut(&name("eth1")).unwrap().speed = None;
+    let then = resolved(&intent, seen.clone());
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
+    assert_eq!(passed_over(&then.meaning), [3].into());
+    seen.facts.links.get_mut(&name("eth0")).unwrap().speed = None;
+    assert_eq!(passed_over(&resolved(&intent, seen.clone()).meaning), [2, 3].into());
+    intent.options.none_fits = NoneFits::Refused;
+    assert!(matches!(refused(&intent, seen), Refusal::Policy(_)));
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn account(ceil: u64, boost: Option<Bytes>) -> Model {
         rules: Vec::new(),
         metered: Default::default(),
         valid_until: None,
+        unfit: BTreeMap::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::models::model;
 use super::*;
+use crate::tree::{Clsact, Pref, Tree};
 
 /// What we have on a link: both trees, the ifb, our filters.
 fn on(state: &KernelState, link: &LinkName) -> impl PartialEq + std::fmt::Debug + use<> {
@@ -32,4 +33,28 @@ proptest! {
             prop_assert_eq!(on(&after, &other.link), on(&nothing, &other.link));
         }
     }
+}
+
+/// What somebody has on one link keeps nothing old on another that is shaped without it.
+#[test]
+fn a_link_that_stays_shaped_loses_what_it_no_longer_has() {
+    let ports = ["eth0", "eth1"].map(|name| LinkName::new(name).unwrap().egress());
+    let learns = |tag| {
+        let mut clsact = Clsact::default();
+        clsact.egress.filters.insert(Pref::LEARN[usize::from(tag)], Filter::Pulse);
+        clsact
+    };
+    let mut from = KernelState { net_cls: NetCls::Ours, ..KernelState::default() };
+    from.trees.extend(ports.clone().map(|port| (port, Tree::default())));
+    from.clsact.extend(ports.clone().map(|port| (port.link, learns(false))));
+    let mut to = from.clone();
+    to.trees.remove(&ports[0]);
+    to.clsact.remove(&ports[0].link);
+    to.clsact.insert(ports[1].link.clone(), learns(true));
+    let classid = ClassId::ours(Minor(0xabc));
+    let mut plan = diff(&from, &to, &[Foreign::Class { port: ports[0].clone(), classid }]);
+    plan.without_disruption(&from);
+    let after = run(&plan, &from, &mut |_, _| ());
+    assert_eq!(on(&after, &ports[0].link), on(&from, &ports[0].link));
+    assert_eq!(on(&after, &ports[1].link), on(&to, &ports[1].link));
 }

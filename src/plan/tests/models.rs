@@ -142,6 +142,6 @@ prop_compose! {
         uids.sort_by_key(|(range, _)| *range.start());
         let matcher = Matcher { uids, ..Matcher::default() };
         let classifiers = [None].into();
-        Model { links, classifiers, nodes, matcher, inner: None, rules, metered: Default::default(), valid_until: None }
+        Model { links, classifiers, nodes, matcher, inner: None, rules, metered: Default::default(), valid_until: None, unfit: BTreeMap::new() }
     }
 }

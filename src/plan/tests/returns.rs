@@ -76,6 +76,7 @@ fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it()
         rules: Vec::new(),
         metered: Default::default(),
         valid_until: None,
+        unfit: BTreeMap::new(),
     };
     let few = [user("u0", false), user("u1", false), user("u2", true), user("u3", true)];
     let more = [user("u0", true), user("u1", true), user("u2", true), user("u3", true)];
