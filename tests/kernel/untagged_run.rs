@@ -29,7 +29,8 @@ tests!(
     On::Every => what_is_attached_is_in_its_class_from_then_on;
     On::HostAndUml => what_run_starts_is_in_its_class, between_the_classifiers_it_stays_in_its_class;
     On::Host => a_run_that_is_killed_anywhere_leaves_nothing, a_daemon_that_comes_again_keeps_it,
-        threads_that_are_spread_out_are_put_there_too;
+        threads_that_are_spread_out_are_put_there_too,
+        one_that_is_too_deep_keeps_no_other_from_being_moved;
 );
 
 /// An instance, which is cleared at the end.
@@ -381,4 +382,40 @@ fn threads_that_are_spread_out_are_put_there_too() {
     each_new_socket_is(&mut world, &mut actor, &ann);
     own.clear();
     assert_eq!(unified(actor.pid()), at);
+}
+
+/// From tags to cgroups: of one process the cgroup is so deep that none can be made below it.
+fn one_that_is_too_deep_keeps_no_other_from_being_moved() {
+    let (mut world, unit) = (World::new(), Unit::named("deep.service"));
+    let own = Own::new(&unit);
+    let text =
+        own.text.replace(&format!("  served: {{ceil: 40mbit, units: [{}]}}\n", unit.name), "");
+    let tagged = text.replace("classifier: uid", "classifier: bpf");
+    own.apply(&tagged);
+    let [ann, bob] = ["ann", "bob"].map(|user| own.class(user));
+    // The lowest pid, which is moved first.
+    let mut deep = world.actor(BOB);
+    let mut others = [world.actor(BOB), world.actor(BOB)];
+    unit.take_below("1/2/3/4/5/6/7/8", deep.pid());
+    let at = unified(deep.pid());
+    let all = others.iter().map(Actor::pid).chain([deep.pid()]);
+    for pid in all.collect::<Vec<_>>() {
+        own.shaper(&["attach", "ann", &pid.to_string()]).exits(0);
+    }
+    assert!(others.iter().all(|it| it.pid() > deep.pid()), "pids began anew: run it again");
+    for actor in others.iter_mut().chain([&mut deep]) {
+        each_new_socket_is(&mut world, actor, &ann);
+    }
+    let done = own.apply(&text);
+    let said = format!("process {} counts by its owner", deep.pid());
+    assert!(done.stderr.contains(&said), "{}", done.stderr);
+    assert_eq!(unified(deep.pid()), at, "it stays where it is");
+    for actor in &mut others {
+        assert!(unified(actor.pid()).ends_with(":user:ann.shaper"), "{}", unified(actor.pid()));
+        each_new_socket_is(&mut world, actor, &ann);
+    }
+    each_new_socket_is(&mut world, &mut deep, &bob);
+    own.is_in_sync(&text);
+    drop((deep, others));
+    own.clear();
 }
