@@ -30,6 +30,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     if !stands {
         // Somebody may have removed the directory that says so.
         let _left = kernel.remove_pinned(None);
+        told::forget_all(&kernel.name).map_err(Failure::refused)?;
         // There is no directory to lock; where there is nothing to clear either, none is made.
         let observation = observe::observe(kernel, Wanted::default())?.observation;
         let psched = observation.facts.psched;

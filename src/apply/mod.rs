@@ -31,10 +31,12 @@ pub use source::{
     way, whole,
 };
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::host::execute::{Cause, Gate};
+use crate::host::told;
 pub use crate::intent::Options;
 use crate::plan::{Journal, Step};
 use crate::sys::signal;
@@ -67,12 +69,13 @@ pub fn apply(
     if session.keeps_use() == Keeps::Nobody {
         session.keep_use(Keeps::Run);
     }
-    let waits = may.confirm.is_some();
     let has_quotas = request.intent.policy.quotas().next().is_some();
     let outcome = run(session, request, may, gate);
+    // Where nothing was to be done, nothing is taken back.
+    let waits = may.confirm.is_some() && outcome.as_ref().is_ok_and(|it| !it.steps.is_empty());
     match (has_quotas, session.keeps_use()) {
         // What waits to be confirmed may be taken back.
-        (false, _) if outcome.is_ok() && may.confirm.is_none() => session.pause_use(),
+        (false, _) if outcome.is_ok() && !waits => session.pause_use(),
         (true, Keeps::Run) => session.write_use(),
         _ => {}
     }
@@ -81,6 +84,27 @@ pub fn apply(
         let _all_are = session.tell_accounts(in_force, usize::MAX);
     }
     outcome
+}
+
+/// Tells accounts what is theirs to know of what stands by a policy that no apply of this process
+/// has put in force; where that is not known (`None`), they are told nothing any more.
+pub fn tell(session: &mut Session, request: Option<&Request>) {
+    // What of a quota is used is known to who counts it.
+    session.keep_use(Keeps::Run);
+    let known = request.and_then(|request| {
+        let meaning = session.look(request).ok()?.meaning;
+        let stands = meaning.observation.state.clone();
+        Some(InForce::new(meaning, stands, BTreeMap::new()))
+    });
+    session.write_use();
+    match known {
+        Some(in_force) => drop(session.tell_accounts(&in_force, usize::MAX)),
+        None => {
+            if let Err(error) = told::forget_all(&session.kernel.name) {
+                log::warn!("accounts are told of limits that are over: {error}");
+            }
+        }
+    }
 }
 
 fn in_force(outcome: &Result<Applied, Failure>) -> Option<&InForce> {

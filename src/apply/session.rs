@@ -174,10 +174,10 @@ impl Session {
     /// Goes on telling accounts what was used of their quotas and which limits hold, at most so
     /// many; returns whether all were told.
     pub fn tell_accounts(&mut self, in_force: &InForce, most: usize) -> bool {
-        self.telling.go_on((&self.kernel.name, most), in_force, self.used.known())
+        self.telling.go_on((&self.kernel, most), in_force, self.used.known())
     }
 
-    /// Grants an owner more of his quotas; what was counted is written down before.
+    /// Grants an owner more of his quotas. What this process has counted is not written by it.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
 use super::applied::InForce;
-use crate::host::told;
+use crate::host::{Kernel, told};
 use crate::quota::Account;
 use crate::status;
 use crate::times::Timestamp;
@@ -30,13 +30,13 @@ impl Telling {
     /// what all have used.
     pub(super) fn go_on(
         &mut self,
-        (instance, most): (&str, usize),
+        (kernel, most): (&Kernel, usize),
         in_force: &InForce,
         used: Option<(&BTreeMap<Owner, Account>, Timestamp)>,
     ) -> bool {
         let outcome = match in_force.tells() {
-            true => self.turn((instance, most), in_force, used),
-            false => self.forget_all(instance).map(|()| true),
+            true => self.turn((kernel, most), in_force, used),
+            false => self.forget_all(&kernel.name).map(|()| true),
         };
         outcome.unwrap_or_else(|error| {
             self.say(&error);
@@ -55,10 +55,11 @@ impl Telling {
 
     fn turn(
         &mut self,
-        (instance, most): (&str, usize),
+        (kernel, most): (&Kernel, usize),
         in_force: &InForce,
         used: Option<(&BTreeMap<Owner, Account>, Timestamp)>,
     ) -> io::Result<bool> {
+        let instance = kernel.name.as_str();
         let InForce { model, accounts, zone, .. } = in_force;
         if self.after.is_none() {
             told::make_room(instance)?;
@@ -80,7 +81,7 @@ impl Telling {
                 continue;
             };
             let name = accounts.by_uid.get(uid).map(|account| account.name.as_str());
-            let text = text.text(name);
+            let text = text.text(name, kernel.netns);
             let hash = hash(&text);
             let is_told = match self.told.get(uid) {
                 Some(before) => *before == hash,
@@ -92,8 +93,8 @@ impl Telling {
                 // The others are told all the same, and what he was told before is true no more.
                 Err(error) => {
                     self.told.remove(uid);
-                    told::forget(instance, *uid)?;
-                    failed.get_or_insert(error);
+                    let forgotten = told::forget(instance, *uid);
+                    failed.get_or_insert(forgotten.err().unwrap_or(error));
                 }
             }
         }

@@ -37,6 +37,12 @@ impl Instance {
         Ok(notes.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// Whether the instance shapes another network namespace, as far as it has a note.
+    pub fn shapes_another(&self, netns: u64) -> bool {
+        let noted = self.noted_namespaces().unwrap_or_default();
+        !noted.is_empty() && !noted.contains(&netns)
+    }
+
     pub(super) fn forget_namespace(&self) -> Result<(), Error> {
         remove_with_notes(&self.root().join(NETNS))
     }
@@ -89,6 +95,8 @@ mod tests {
         hierarchy.instance("shaper").note_namespace(1).unwrap();
         hierarchy.instance("shaper-7").note_namespace(7).unwrap();
         assert!(!folder.path().join("shaper-7/netns").exists());
+        assert!(blue.shapes_another(3) && !blue.shapes_another(4));
+        assert!(!hierarchy.instance("docker").shapes_another(3), "it has no note");
         let named = |inode: u64, name: &str| (inode, name.to_string());
         let all = [named(1, "shaper"), named(4, "blue"), named(7, "shaper-7")];
         assert_eq!(hierarchy.other_instances("green").unwrap(), BTreeMap::from(all.clone()));

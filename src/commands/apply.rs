@@ -6,13 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::daemon::Daemon;
 use super::output::{Output, color, draw};
 use super::report::{self, Look};
 use super::ssh::Ssh;
-use super::{daemon, first_build, plan, scope};
+use super::{daemon, first_build, plan, scope, whom};
 use crate::apply::{self, Applied, ApplyOptions, Options, Request, Session};
 use crate::cli::{Apply as Words, Global};
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::policy::{Diagnostic, Policy, Severity};
 
 /// Applies and reports.
@@ -152,15 +154,29 @@ pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
     let kernel = scope::open(global)?;
     apply::may_change(&kernel)?;
     apply::confirm(&kernel)?;
-    // What was counted went on until now, for the case that the change would be taken back.
-    let policy = daemon::policy_applied(&kernel).and_then(|file| apply::read(&file));
-    if policy.is_ok_and(|policy| policy.quotas().next().is_none()) {
+    // What was counted went on until now, for the case that the change would be taken back, and
+    // what accounts are told is of before.
+    let policy = confirmed(&kernel);
+    if policy.as_ref().is_some_and(|policy| policy.quotas().next().is_none()) {
         apply::end_use(&kernel);
+    }
+    if Daemon::of(&kernel)?.is_none() {
+        let request = policy.map(|policy| whom::request(policy, BTreeSet::new()));
+        apply::tell(&mut Session::without_names(kernel), request.as_ref());
     }
     Ok(match global.json || global.quiet {
         true => Output::silent(global),
         false => Output::text("confirmed\n".to_string()),
     })
+}
+
+/// The policy that was confirmed; `None`: its file says something else by now, or there is none.
+fn confirmed(kernel: &Kernel) -> Option<Policy> {
+    let file = daemon::policy_applied(kernel).ok()?;
+    let hash = kernel.instance()?.policy()?.hash;
+    // A file that is tried is read without what lies beside it.
+    let policies = [apply::read, apply::read_alone].into_iter().filter_map(|read| read(&file).ok());
+    policies.into_iter().find(|policy| apply::hash(&policy.source.text) == hash)
 }
 
 /// The options that name the same instance again.

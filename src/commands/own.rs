@@ -82,9 +82,12 @@ impl Own {
         let read = told::read(&kernel.name, uid);
         let read = read.inspect_err(|error| log::debug!("what you are told of yourself: {error}"));
         let read = read.ok().flatten();
-        let told = read.as_ref().and_then(|(text, _)| Told::parse(text));
+        let told = read.and_then(|(text, at)| Some((Told::parse(&text)?, at)));
+        // It may be of another namespace, or of an account that had the uid before.
+        let (told, told_at) =
+            told.filter(|(told, _)| told.is_for(whom::name(uid).as_deref(), kernel.netns)).unzip();
         owners.extend(told.as_ref().and_then(Told::owner));
-        Ok(Some(Own { uid, owners, told, told_at: read.map(|(_, at)| at) }))
+        Ok(Some(Own { uid, owners, told, told_at }))
     }
 
     /// Refuses a name that is neither his nor that of a class which he is in.

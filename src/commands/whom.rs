@@ -18,6 +18,9 @@ use crate::tree::{Key, Owner};
 /// need some seconds.
 const NSS: Duration = Duration::from_secs(10);
 
+/// How long it may take where an answer can be done without.
+const A_MOMENT: Duration = Duration::from_secs(3);
+
 /// NSS did not answer, or not in time.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot find out who {user} is: {why}")]
@@ -53,6 +56,13 @@ pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
         (Some(uid), _) => Ok(*uid),
         (None, why) => Err(unknown(why.unwrap_or_default())),
     }
+}
+
+/// The name of the account that has this uid; `None`: NSS does not say, or there is none.
+pub(super) fn name(uid: u32) -> Option<String> {
+    let uids = [uid].into();
+    let question = Question { uids, without_groups: true, ..Question::default() };
+    Some(question.ask_or_read(Limit::Whole(A_MOMENT)).by_uid.remove(&uid)?.name)
 }
 
 /// To know what a policy means here, whatever is absent or in the way. `also`: accounts that are

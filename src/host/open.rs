@@ -21,6 +21,9 @@ use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{Claim, Family, Mark, NetCls, RuleMapIds};
 use crate::units::{ClassId, Psched};
 
+/// The default name of the instance that shapes the host.
+const HOSTS: &str = "shaper";
+
 /// One instance's view of the running kernel, in this thread's network namespace.
 pub struct Kernel {
     /// The socket for traffic control, of this thread's network namespace.
@@ -80,15 +83,22 @@ impl Kernel {
     pub fn open(name: Option<&str>) -> Result<Kernel, OpenError> {
         let netns = netns::current().map_err(OpenError::Namespace)?;
         let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino()).ok();
-        let name = match name {
-            Some(name) => name.to_string(),
+        let hierarchy = cgroup::find()?;
+        let name = match (name, host) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(host)) if host == netns => HOSTS.to_string(),
             // A process that may not read the namespace of process 1 either is not root, and
             // changes nothing, or is root without CAP_SYS_PTRACE, and cannot know whether this is
-            // the host.
-            None if host.map_or(!nix::unistd::geteuid().is_root(), |host| host == netns) => {
-                "shaper".to_string()
+            // the host. The host's instance says which namespace that shapes.
+            (None, None) if !nix::unistd::geteuid().is_root() => {
+                let there = hierarchy.as_ref().map(|it| it.instance(HOSTS));
+                let standing = Instance::standing(there, plain_instance(HOSTS));
+                match standing.is_some_and(|it| it.shapes_another(netns)) {
+                    true => cgroup::named_after(netns),
+                    false => HOSTS.to_string(),
+                }
             }
-            None => cgroup::named_after(netns),
+            (None, _) => cgroup::named_after(netns),
         };
         Ok(Kernel {
             netlink: Netlink::open()?,
@@ -104,7 +114,7 @@ impl Kernel {
             made: Made::default(),
             servers: None,
             unlisted: BTreeSet::new(),
-            hierarchy: cgroup::find()?,
+            hierarchy,
             root: Root::NetCls,
             place: Place::Here,
         })

@@ -19,6 +19,12 @@ use crate::units::Rate;
 pub struct Told {
     /// Who claims the account, as its directory is called.
     owner: String,
+    /// Whom it is for: a uid may be another account's by the time it is read.
+    #[serde(default)]
+    account: Option<String>,
+    /// In which network namespace it is so, by inode.
+    #[serde(default)]
+    netns: Option<u64>,
     #[serde(default)]
     quotas: Vec<OfQuota>,
     #[serde(default)]
@@ -56,8 +62,14 @@ pub fn told(
 ) -> BTreeMap<Owner, Told> {
     let told = |owner: &Owner| {
         let quotas = used.and_then(|used| quotas(&model.metered, owner, used, zone));
-        let (quotas, limits) = (quotas.unwrap_or_default(), Vec::new());
-        (owner.clone(), Told { owner: Claim::Owner(owner.clone()).to_string(), quotas, limits })
+        let told = Told {
+            owner: Claim::Owner(owner.clone()).to_string(),
+            account: None,
+            netns: None,
+            quotas: quotas.unwrap_or_default(),
+            limits: Vec::new(),
+        };
+        (owner.clone(), told)
     };
     let mut told: BTreeMap<Owner, Told> = owners.iter().map(told).collect();
     let is_wanted = |owner: &Owner| owners.contains(owner) || matches!(owner, Owner::Group(_));
@@ -130,13 +142,22 @@ impl Told {
         serde_json::from_str(text).ok()
     }
 
-    /// The text for one account; `name`: the account's, if it is known.
-    pub fn text(&self, name: Option<&str>) -> String {
+    /// The text for one account. `name`: the account's, if it is known; `netns`: the inode of the
+    /// network namespace.
+    pub fn text(&self, name: Option<&str>, netns: u64) -> String {
         let mut told = self.clone();
+        (told.account, told.netns) = (name.map(str::to_string), Some(netns));
         if let (Some(Owner::Uid(_)), Some(name)) = (self.owner(), name) {
             told.quotas.iter_mut().for_each(|it| it.quota.user = name.to_string());
         }
         serde_json::to_string(&told).unwrap_or_default()
+    }
+
+    /// Whether it is so in this network namespace, and was told to the account that has the uid
+    /// now, whose `name` this is, as far as both are known.
+    pub fn is_for(&self, name: Option<&str>, netns: u64) -> bool {
+        self.netns.is_none_or(|it| it == netns)
+            && self.account.as_deref().zip(name).is_none_or(|(told, now)| told == now)
     }
 
     /// Who claims the account.
@@ -236,11 +257,14 @@ groups: {team: {ceil: 100mbit, quota: {week: 1TB, then: 5mbit}}}
         let all = crate::status::limits(&model, &TimeZone::UTC);
         let quotas = crate::status::quotas(&model, &TimeZone::UTC);
         for name in ["ann", "bob", "zoe"] {
-            let text = told[&owner(name)].text(Some("somebody"));
+            let text = told[&owner(name)].text(Some("somebody"), 7);
             let others = ["ann", "bob", "zoe"].into_iter().filter(|other| *other != name);
             others.for_each(|other| assert!(!text.contains(other), "{text}"));
             let read = Told::parse(&format!("{text}   ")).unwrap();
             assert_eq!(read.owner(), Some(owner(name)));
+            assert!(read.is_for(Some("somebody"), 7) && read.is_for(None, 7));
+            assert!(!read.is_for(Some("another"), 7), "the uid is another account's now");
+            assert!(!read.is_for(Some("somebody"), 8), "in another namespace it is not so");
             let mut own = quotas.clone();
             own.retain(|quota| quota.owner == owner(name));
             assert_eq!(read.quotas(), own, "{name}");
@@ -273,6 +297,7 @@ groups: {team: {ceil: 100mbit, quota: {week: 1TB, then: 5mbit}}}
     fn a_text_of_another_version_is_read_as_far_as_it_goes() {
         let read = Told::parse(r#"{"owner":"uid/1001","more":1}"#).unwrap();
         assert_eq!((read.owner(), read.quotas()), (Some(Owner::Uid(1001)), vec![]));
+        assert!(read.is_for(Some("ann"), 7));
         assert_eq!(Told::parse(r#"{"owner":"retired/1a"}"#).unwrap().owner(), None);
         assert_eq!(Told::parse("{"), None);
     }

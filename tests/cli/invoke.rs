@@ -28,16 +28,28 @@ pub fn as_nobody(words: &str) -> Command {
 }
 
 /// `shaper` with these words, as an account without privileges.
-pub fn as_user(Account { uid, gid, .. }: Account, words: &str) -> Command {
+pub fn as_user(account: Account, words: &str) -> Command {
+    let all = becoming(account, words);
+    prepared(Command::new(all[0].as_str()), all[1..].iter().map(String::as_str))
+}
+
+/// The same in a named network namespace.
+pub fn as_user_in(netns: &str, account: Account, words: &str) -> Command {
+    let (entered, all) = (format!("--net=/run/netns/{netns}"), becoming(account, words));
+    let all = [&entered].into_iter().chain(&all).map(String::as_str);
+    prepared(Command::new("nsenter"), all)
+}
+
+/// The command line by which root has an account run `shaper` with these words.
+fn becoming(Account { uid, gid, .. }: Account, words: &str) -> Vec<String> {
     // The binary's own folder may be closed to others.
     let copy = format!("{SCRATCH}/shaper");
     if !Path::new(&copy).exists() {
         fs::copy(binary(), &copy).expect("copy the binary");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("chmod the copy");
     }
-    let be = format!("--reuid={uid} --regid={gid} --clear-groups --");
-    let all = be.split(' ').chain([copy.as_str()]).chain(words.split_whitespace());
-    prepared(Command::new("setpriv"), all)
+    let be = format!("setpriv --reuid={uid} --regid={gid} --clear-groups -- {copy} {words}");
+    be.split_whitespace().map(str::to_string).collect()
 }
 
 /// Gives the cell its accounts and an uplink, and a policy for it that fits every kernel: the

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::stat::{Mode, umask};
 
-use super::invoke::{Sleeper, as_nobody, as_user, exactly, host, shaper};
+use super::invoke::{Sleeper, as_nobody, as_user, as_user_in, exactly, host, shaper};
 use crate::support::accounts::{ANN, Account, BOB, CAROL};
+use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::policy;
 
@@ -16,7 +17,8 @@ tests!(On::Host =>
     whoever_nobody_claims_sees_the_default_class, a_number_is_a_process_or_a_uid_and_not_both,
     a_line_that_is_called_like_an_account_is_not_the_accounts, who_shares_a_line_is_not_told,
     without_the_policy_each_process_has_its_own_class,
-    a_plan_without_root_says_so, roots_umask_hides_no_limits, without_tags_users_see_what_is_theirs
+    a_plan_without_root_says_so, roots_umask_hides_no_limits, without_tags_users_see_what_is_theirs,
+    in_another_namespace_users_see_what_is_theirs_there, who_has_anothers_uid_is_not_told_what_that_was
 );
 
 const NEEDS_ROOT: &str = "error: this needs the capability CAP_NET_ADMIN, which this process lacks: run it as root (sudo shaper …)\n";
@@ -24,6 +26,13 @@ const NEEDS_ROOT: &str = "error: this needs the capability CAP_NET_ADMIN, which 
 /// The policy, for everybody to read.
 fn readable(path: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("chmod the policy");
+}
+
+/// What a command prints to an account.
+#[track_caller]
+fn said(account: Account, words: &str) -> String {
+    let output = as_user(account, words).assert().code(0).stderr("").get_output().stdout.clone();
+    String::from_utf8(output).expect("text")
 }
 
 fn what_changes_something_needs_root() {
@@ -63,11 +72,6 @@ fn users_see_what_is_theirs_and_nothing_of_others() {
     let path = policy(text);
     let _sleepers = [ANN, BOB, CAROL].map(Sleeper::of);
     shaper(&format!("apply -q {path}")).assert().code(0);
-    let said = |account, words: &str| {
-        let output =
-            as_user(account, words).assert().code(0).stderr("").get_output().stdout.clone();
-        String::from_utf8(output).expect("text")
-    };
     let status = said(ANN, "status");
     let holds = "up0 egress: ann may use 20mbit, by its own cap\n";
     assert!(status.contains("\n    ann ") && status.ends_with(holds), "{status}");
@@ -237,8 +241,7 @@ fn roots_umask_hides_no_limits() {
     let before = umask(Mode::from_bits_truncate(0o077));
     shaper(&format!("apply -q {path}")).assert().code(0);
     umask(before);
-    let status = as_user(ANN, "status").assert().code(0).stderr("").get_output().stdout.clone();
-    let status = String::from_utf8(status).expect("text");
+    let status = said(ANN, "status");
     assert!(status.contains("ann may use 20mbit"), "{status}");
 }
 
@@ -251,11 +254,6 @@ fn without_tags_users_see_what_is_theirs() {
     );
     let _sleepers = [ANN, BOB, CAROL].map(Sleeper::of);
     shaper(&format!("apply -q {path}")).assert().code(0);
-    let said = |account, words: &str| {
-        let output =
-            as_user(account, words).assert().code(0).stderr("").get_output().stdout.clone();
-        String::from_utf8(output).expect("text")
-    };
     for (account, name, line, cap) in [
         (ANN, "ann", "users.ann", "ann may use 20mbit"),
         (BOB, "bob", "users.staff", "staff may use 10mbit"),
@@ -269,6 +267,73 @@ fn without_tags_users_see_what_is_theirs() {
             assert!(!status.contains(other) && !why.contains(other), "{other}: {status}{why}");
         }
     }
+    // One who cannot be told keeps no other from it.
+    let in_place = format!("/run/shaper/told/shaper/{}", ANN.uid);
+    fs::remove_file(&in_place).expect("what ann was told");
+    fs::create_dir(&in_place).expect("something else in its place");
+    policy(
+        "version: 1\nlinks: {up0: {rate: 1gbit, leaf: bfifo, classifier: uid}}\nusers: {ann: 20mbit, bob: 9mbit}\n",
+    );
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(said(BOB, "status").contains("bob may use 9mbit"));
+    fs::remove_dir(&in_place).expect("as it was");
     shaper("clear -q").assert().code(0);
     assert!(!std::path::Path::new("/run/shaper").exists(), "clear leaves nothing");
+}
+
+/// A policy without tags, so that each is told by a file whose class he is in.
+fn untagged(ceil: &str) -> String {
+    policy(&format!(
+        "version: 1\nlinks: {{up0: {{rate: 1gbit, leaf: bfifo, classifier: uid}}}}\n\
+         users: {{team: {{ceil: {ceil}, uids: {}}}}}\n",
+        ANN.uid
+    ))
+}
+
+/// What is shaped there is another instance's, whichever of the two is asked first.
+fn in_another_namespace_users_see_what_is_theirs_there() {
+    host();
+    let path = untagged("20mbit");
+    let _sleeper = Sleeper::of(ANN);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    run("ip netns add beside");
+    let beside = |words: &str| {
+        let output = as_user_in("beside", ANN, words).output().expect("run it");
+        let [out, err] = [output.stdout, output.stderr].map(String::from_utf8);
+        (output.status.code(), out.expect("text") + &err.expect("text"))
+    };
+    for words in ["status", "--cgroup shaper status"] {
+        let (status, text) = beside(words);
+        assert!(status == Some(3) && !text.contains("team"), "{words}: {status:?} {text}");
+    }
+    let (_, text) = beside("--cgroup shaper usage");
+    assert!(text.starts_with("nobody has told you"), "{text}");
+    // And what is shaped there he is told of.
+    for line in ["link add up0 type veth peer name far0", "link set up0 up"] {
+        run(&format!("ip -n beside {line}"));
+    }
+    let _there = Sleeper::of(ANN);
+    let path = untagged("7mbit");
+    shaper(&format!("--netns beside apply -q {path}")).assert().code(0);
+    let (status, text) = beside("status");
+    assert!(status == Some(0) && !text.contains("20mbit"), "{status:?} {text}");
+    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    shaper("--netns beside clear -q").assert().code(0);
+    shaper("clear -q").assert().code(0);
+}
+
+/// The uid is given to another account before anybody applies again.
+fn who_has_anothers_uid_is_not_told_what_that_was() {
+    host();
+    let path = untagged("20mbit");
+    let _sleeper = Sleeper::of(ANN);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    let before = fs::read_to_string("/etc/passwd").expect("the accounts");
+    fs::write("/etc/passwd", before.replace("ann:", "zoe:")).expect("another account");
+    let status = said(ANN, "status");
+    assert!(!status.contains("team"), "{status}");
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(said(ANN, "status").contains("team may use 20mbit"), "by now it is zoe's");
 }

@@ -22,7 +22,8 @@ tests!(On::Host =>
     what_cannot_be_granted_says_the_cure, users_are_told_of_their_own_use_at_most,
     who_is_not_logged_in_has_a_quota_all_the_same,
     what_one_is_told_nobody_else_reads_and_nobody_writes,
-    a_daemon_tells_who_has_used_his_quota_up_what_holds_him
+    a_daemon_tells_who_has_used_his_quota_up_what_holds_him,
+    what_is_confirmed_is_told
 );
 
 const POLICY: &str = "
@@ -314,6 +315,48 @@ fn what_one_is_told_nobody_else_reads_and_nobody_writes() {
     assert!(Path::new(&of(ANN)).exists());
     usage("clear -q").assert().code(0);
     assert!(!Path::new("/run/shaper/told").exists());
+}
+
+/// Without a daemon nobody else would until the next apply.
+fn what_is_confirmed_is_told() {
+    host();
+    let _ann = Sleeper::of(ANN);
+    let of = |limits: &str| {
+        policy(&format!(
+            "version: 1\nlinks: {{up0: {{rate: 1gbit, leaf: bfifo}}}}\nusers: {{ann: {{{limits}}}}}\n"
+        ))
+    };
+    let told = || {
+        let output = as_user(ANN, "usage").assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    };
+    let tries = |limits: &str| {
+        usage(&format!("apply -q --confirm 60 {}", of(limits))).assert().code(0);
+    };
+    let old = of("ceil: 20mbit, quota: {30d: 1TiB, then: 1mbit}");
+    usage(&format!("apply -q {old}")).assert().code(0);
+    assert!(told().contains("1TiB"), "{}", told());
+    tries("ceil: 30mbit, quota: {30d: 2TiB, then: 1mbit}");
+    assert!(told().contains("1TiB"), "it may be taken back: {}", told());
+    usage("confirm").assert().code(0);
+    assert!(told().contains("2TiB") && !told().contains("1TiB"), "{}", told());
+    // Nothing in the kernel is otherwise, so that nothing may be taken back.
+    tries("ceil: 30mbit, quota: {30d: 3TiB, then: 1mbit}");
+    assert!(told().contains("3TiB"), "{}", told());
+    usage("confirm").assert().code(2);
+    // The file is another one by the time: what was told before is true no more.
+    tries("ceil: 20mbit, quota: {30d: 4TiB, then: 1mbit}");
+    let newer = of("ceil: 20mbit, quota: {30d: 5TiB, then: 1mbit}");
+    usage("confirm").assert().code(0);
+    assert!(told().starts_with("nobody has told you"), "{}", told());
+    usage(&format!("apply -q {newer}")).assert().code(0);
+    assert!(told().contains("5TiB"), "{}", told());
+    // There is nothing to tell any more.
+    tries("ceil: 30mbit");
+    assert!(told().contains("5TiB"), "{}", told());
+    usage("confirm").assert().code(0);
+    assert!(!Path::new("/run/shaper/told").exists());
+    usage("clear -q").assert().code(0);
 }
 
 const USED_UP: &str = "
