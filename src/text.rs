@@ -56,6 +56,9 @@ impl fmt::Display for Shown<'_> {
 /// Everything that a command prints, of several lines. `color`: our own colours (SGR sequences,
 /// which change nothing but how letters look) are kept.
 pub fn page(text: &str, color: bool) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
     if !color {
         return escaped(text, |c| c == '\n');
     }
@@ -75,6 +78,14 @@ pub fn page(text: &str, color: bool) -> Cow<'_, str> {
     }
     safe.push_str(&escaped(rest, |c| c == '\n'));
     Cow::Owned(safe)
+}
+
+/// Whether a text has nothing but ASCII's letters, digits and signs, and newlines, as most have: of
+/// ten megabytes of metrics that takes a tenth of the time that their characters take one by one.
+fn is_plain(text: &str) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') | (*byte == b'\n');
+    let mut parts = text.as_bytes().chunks(1024);
+    parts.all(|part| part.iter().fold(true, |all, byte| all & is_plain(byte)))
 }
 
 /// `ESC [ numbers m` at the beginning of `text`.

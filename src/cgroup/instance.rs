@@ -171,6 +171,9 @@ mod tests {
         assert_eq!(claims.len(), 6);
         assert_eq!(claims[&claim("user/bob/pinned")], ClassId::ours(Minor(0x10)));
         assert_eq!(claims[&claim("retired/1a")], ClassId::ours(Minor(0x1a)));
+        let mut unpinned = claims;
+        unpinned.remove(&claim("user/bob/pinned"));
+        assert_eq!(instance.classids().unwrap(), unpinned);
     }
 
     #[test]

@@ -23,6 +23,16 @@ impl Instance {
     /// All claims with their classids, and the directories that are not ours. An instance that does
     /// not exist has neither.
     pub fn observe(&self) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), Error> {
+        self.look(Depth::Whole)
+    }
+
+    /// The classids of all claims but `pinned` ones, whose are those of the claims above them:
+    /// without a look below, which takes as long as reading the classids does.
+    pub fn classids(&self) -> Result<BTreeMap<Claim, ClassId>, Error> {
+        self.look(Depth::Classids).map(|(claims, _)| claims)
+    }
+
+    fn look(&self, depth: Depth) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), Error> {
         let mut found = Found::default();
         for room in subdirectories(self.root())? {
             let path = self.root().join(&room);
@@ -35,7 +45,7 @@ impl Instance {
             }
             let Some(folder) = Folder::open(path, self.kind())? else { continue };
             let names = subdirectories(&folder.path)?;
-            for part in in_parts(&names, |names| observe_claims(&room, names, &folder)) {
+            for part in in_parts(&names, |names| observe_claims(&room, names, &folder, depth)) {
                 let part = part?;
                 found.claims.extend(part.claims);
                 found.foreign.extend(part.foreign);
@@ -69,6 +79,15 @@ impl Instance {
     }
 }
 
+/// How much of the directories is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Each claim's classid.
+    Classids,
+    /// What is below a claim, too.
+    Whole,
+}
+
 #[derive(Default)]
 struct Found {
     claims: Vec<(Claim, ClassId)>,
@@ -96,22 +115,32 @@ impl Found {
     }
 }
 
-fn observe_claims(room: &str, names: &[String], folder: &Folder) -> Result<Found, Error> {
+fn observe_claims(
+    room: &str,
+    names: &[String],
+    folder: &Folder,
+    depth: Depth,
+) -> Result<Found, Error> {
     let mut found = Found::default();
     for name in names {
-        observe_claim(room, name, folder, &mut found)?;
+        observe_claim(room, name, (folder, depth), &mut found)?;
     }
     Ok(found)
 }
 
-/// Reads the claim `room/name`: its classid, and the directories below it.
-fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> Result<(), Error> {
+/// Reads the claim `room/name`: its classid, and where that is wanted the directories below it.
+fn observe_claim(
+    room: &str,
+    name: &str,
+    (folder, depth): (&Folder, Depth),
+    found: &mut Found,
+) -> Result<(), Error> {
     let Some(claim) = canonical(&format!("{room}/{name}")) else {
         found.foreign(&folder.path.join(name), None);
         return Ok(());
     };
     found.claim(claim.clone(), folder, name)?;
-    if !folder.has_subdirectories(name)? {
+    if depth == Depth::Classids || !folder.has_subdirectories(name)? {
         return Ok(());
     }
     let may_be_pinned = match &claim {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::own::Own;
+use super::placed::placed;
 use super::{daemon, scope, whom};
 use crate::accounts::{Limit, Question};
 use crate::apply;
@@ -309,15 +310,8 @@ impl Counting {
             self.inputs.processes = self.count_by_uid()?;
             return Ok(());
         }
-        for claim in claims.keys() {
-            let Claim::Owner(owner) = claim else { continue };
-            let pinned = Claim::Pinned(owner.clone());
-            let mut count = instance.count(claim)?;
-            if claims.contains_key(&pinned) {
-                count += instance.count(&pinned)?;
-            }
-            self.inputs.processes.insert(owner.clone(), count);
-        }
+        let may_walk = claims.len() > FEW_OWNERS && self.own.is_none();
+        self.inputs.processes = placed(&self.kernel, &instance, claims, may_walk)?;
         Ok(())
     }
 }

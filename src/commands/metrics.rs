@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::counting::{self, Counting};
 use super::output::{self, Output};
+use super::scope;
+use super::scrape::Scrape;
 use crate::cgroup::make_folder;
 use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
 use crate::host::kept::{self, ROOM, Totals};
-use crate::sample::Ledger;
+use crate::sample::{Ledger, Sample};
 use crate::status::{self, MetricsFormat};
+use crate::sys::priority;
 use crate::text::shown;
 
 /// How long another run may take to count, and the pause before it is asked for again.
@@ -35,14 +38,27 @@ pub(super) fn metrics(
             .map_err(Failure::refused)?;
         return Ok(Output::default());
     }
+    // A login that comes meanwhile goes first.
+    priority::behind_others();
     // Two runs at once would each forget what the other has counted, and whoever has looked before
     // the other one did would take its classes for new ones. Whoever may not write has no lock, and
     // keeps nothing.
     let locked = lock();
-    let mut counting = Counting::without_since(global)?;
-    let (ledger, kept) = counted(&counting, locked)?;
-    let upkeep = counting::upkeep(&counting.kernel);
-    let report = counting.status(None);
+    let mut kernel = scope::open(global)?;
+    let name = kernel.name.clone();
+    // Where no processes are placed, they are counted by the maps that a whole look opens.
+    let (sample, report) = match kernel.places() {
+        true => {
+            let scrape = Scrape::look(&mut kernel)?;
+            (scrape.sample(), scrape.status())
+        }
+        false => {
+            let mut counting = Counting::without_since(global)?;
+            (counting.seen(), counting.status(None))
+        }
+    };
+    let (ledger, kept) = counted(&name, &sample, locked)?;
+    let upkeep = counting::upkeep(&kernel);
     let page = status::metrics(&report, (&ledger, upkeep.as_ref()), options.top, format);
     let mut output = match options.http {
         true => {
@@ -69,16 +85,17 @@ fn kind(format: MetricsFormat) -> &'static str {
 
 /// The ledger with what was counted until now, and whether it could be kept for the next run.
 fn counted(
-    counting: &Counting,
+    instance: &str,
+    sample: &Sample,
     locked: io::Result<File>,
 ) -> Result<(Ledger, io::Result<()>), Failure> {
-    let path = kept::path(Totals::Classes, &counting.kernel.name);
+    let path = kept::path(Totals::Classes, instance);
     let mut ledger = match fs::read_to_string(&path) {
         Ok(text) => Ledger::parse(&text).unwrap_or_default(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
         Err(error) => return Ok((Ledger::default(), Err(error))),
     };
-    ledger.count(&counting.seen());
+    ledger.count(sample);
     let kept = locked.and_then(|_locked| kept::write(&path, &ledger.print()));
     Ok((ledger, kept))
 }

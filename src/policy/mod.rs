@@ -39,6 +39,7 @@ pub use lookups::Lookups;
 pub use packets::protocol;
 pub use pattern::Pattern;
 pub use quota_line::QuotaLine;
+pub use quotas::may_have_quotas;
 pub(crate) use scalars::LAST_UID;
 pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;

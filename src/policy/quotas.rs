@@ -8,7 +8,7 @@ use super::fields::entries;
 use super::node::{Node, Value};
 use super::quota_line::QuotaLine;
 use super::scalars::{self, Purpose};
-use super::source::{Span, Written};
+use super::source::{Source, Span, Written};
 use crate::quota::{Counts, Period, Quota, SLOWEST, Step};
 use crate::times::Days;
 use crate::units::{Percent, Rate};
@@ -21,6 +21,12 @@ const PERIODS: [&str; 3] = ["day", "week", "month"];
 const EXAMPLE: &str = "`quota: {month: 1TB, then: 10mbit}`";
 const WITHOUT: &str = "leave the quota out: without one nothing is counted";
 const STEPS: &str = "`then: {75%: 500mbit, 100%: 10mbit}`";
+
+/// Whether a text can have a quota, which takes a small part of reading it: YAML has the letters of
+/// a key as they are, or with a backslash before each that is escaped.
+pub fn may_have_quotas(source: &Source) -> bool {
+    source.text.contains("quota") || source.text.contains('\\')
+}
 
 /// One quota, or a list of them.
 pub(super) fn quotas(node: Node, findings: &mut Findings) -> Vec<QuotaLine> {

@@ -9,6 +9,7 @@ mod elsewhere;
 mod guest;
 mod handover;
 mod hands;
+mod inhabited;
 mod parse;
 mod place;
 mod placement;
@@ -27,6 +28,7 @@ pub use decide::{Decision, decide, given};
 pub use elsewhere::elsewhere;
 pub use guest::{Guest, is_slice};
 pub use handover::{HandedOver, Handover};
+pub use inhabited::inhabited;
 pub use parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
     unified_path, unit_cgroup, unit_of_directory,

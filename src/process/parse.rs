@@ -142,6 +142,17 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string), guest }
 }
 
+/// The path of a process in the `net_cls` hierarchy, and nothing else of its text; `None`: it is
+/// not mounted, or the path is no UTF-8, and so none of ours.
+pub(super) fn net_cls_path(text: &[u8]) -> Option<&str> {
+    text.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (_number, mut controllers) = (fields.next()?, fields.next()?.split(|it| *it == b','));
+        let path = fields.next()?;
+        controllers.any(|name| name == b"net_cls").then(|| std::str::from_utf8(path).ok())?
+    })
+}
+
 /// Where in cgroup v2 a process is, as `/proc/PID/cgroup` has it.
 pub fn unified_path(text: &[u8]) -> Option<String> {
     let mut lines = text.split(|byte| *byte == b'\n');

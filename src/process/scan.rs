@@ -200,6 +200,27 @@ impl Reader {
         }
     }
 
+    /// The text of a file of a process; `None`: that has ended, or is hidden from the caller.
+    pub(super) fn of_living(&mut self, path: &Path) -> Result<Option<&[u8]>, Error> {
+        match self.read(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The cgroups of a process that lives and whose main thread has ended.
+    pub(super) fn of_other_thread(&mut self, folder: &Path) -> Result<Option<Membership>, Error> {
+        let stat = self.of_living(&folder.join("stat"))?.and_then(parse_stat);
+        let Some(stat) = stat.filter(|stat| stat.ended) else { return Ok(None) };
+        match self.living_thread(folder, &stat) {
+            Ok(Some(living)) => Ok(self.of_living(&living.join("cgroup"))?.map(parse_cgroup)),
+            Ok(None) => Ok(None),
+            Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn living(&mut self, folder: &Path, pid: u32) -> Result<Option<Process>, Error> {
         let mut membership = Membership::default();
         let mut netns = None;

@@ -1,6 +1,7 @@
 //! What each owner's classes have counted all in all, also those that are gone: totals that never
 //! go down while the ledger is kept, whatever classes are retired and made again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,45 +12,66 @@ use crate::units::ClassId;
 
 /// The totals by port and owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
+pub struct Ledger(BTreeMap<Port, OfPort>);
+
+/// Those of one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct OfPort {
     /// All that was counted until the last sample.
-    totals: BTreeMap<(Port, Whose), Counters>,
+    totals: BTreeMap<Whose, Counters>,
     /// The classes as they were read last.
-    last: BTreeMap<(Port, ClassId), Reading>,
+    last: BTreeMap<ClassId, Reading>,
 }
 
 impl Ledger {
     /// Takes in a sample: of each class what it has counted since the last one, or since it was
     /// made. What a class counts between its last reading and its end is lost.
     pub fn count(&mut self, sample: &Sample) {
-        for (key, now) in &sample.readings {
-            let before = self.last.get(key).filter(|before| before.whose == now.whose);
-            let before = before.map(|before| before.counters).unwrap_or_default();
-            let more = counted(&before, &now.counters);
-            let total = self.totals.entry((key.0.clone(), now.whose.clone())).or_default();
-            total.sent_bytes += more.sent_bytes;
-            total.sent_packets += more.sent_packets;
-            total.drops += more.drops;
-            total.overlimits += more.overlimits;
-            total.lends += more.lends;
-            total.borrows += more.borrows;
+        let mut before: BTreeMap<Port, BTreeMap<ClassId, Reading>> = BTreeMap::new();
+        for (port, known) in &mut self.0 {
+            before.insert(port.clone(), std::mem::take(&mut known.last));
         }
-        self.last.clone_from(&sample.readings);
+        let mut readings = sample.readings().peekable();
+        while let Some(port) = readings.peek().map(|(port, ..)| (*port).clone()) {
+            let mut before = before.remove(&port).unwrap_or_default().into_iter().peekable();
+            let OfPort { totals, last } = self.0.entry(port.clone()).or_default();
+            let mut now = Vec::new();
+            // Both are by class.
+            while let Some((_, classid, whose, counters)) = readings.next_if(|it| *it.0 == port) {
+                while before.next_if(|(earlier, _)| *earlier < classid).is_some() {}
+                let earlier = before.next_if(|(earlier, _)| *earlier == classid);
+                let earlier = earlier.filter(|(_, reading)| reading.whose == *whose);
+                // A name that is known need not be copied.
+                let (whose, earlier) = match earlier {
+                    Some((_, Reading { whose, counters })) => (whose, counters),
+                    None => (whose.clone(), Counters::default()),
+                };
+                let more = counted(&earlier, counters);
+                match totals.get_mut(&whose) {
+                    Some(total) => add(total, &more),
+                    None => add(totals.entry(whose.clone()).or_default(), &more),
+                }
+                now.push((classid, Reading { whose, counters: *counters }));
+            }
+            *last = now.into_iter().collect();
+        }
     }
 
-    /// The totals of whoever ever had a class, by port. What waits is in none of them.
-    pub fn totals(&self) -> &BTreeMap<(Port, Whose), Counters> {
-        &self.totals
+    /// The total at a port of whoever ever had a class there. What waits is not in it.
+    pub fn total(&self, port: &Port, whose: &Whose) -> Option<&Counters> {
+        self.0.get(port)?.totals.get(whose)
     }
 
     /// The ledger as text, to be kept until the next sample.
     pub fn print(&self) -> String {
-        let totals = self
-            .totals
-            .iter()
-            .map(|((port, whose), counters)| Line::new(port, whose, None, counters));
-        let last = self.last.iter().map(|((port, classid), reading)| {
-            Line::new(port, &reading.whose, Some(*classid), &reading.counters)
+        let totals = self.0.iter().flat_map(|(port, OfPort { totals, .. })| {
+            totals.iter().map(move |(whose, counters)| Line::new(port, whose, None, counters))
+        });
+        let last = self.0.iter().flat_map(|(port, OfPort { last, .. })| {
+            let line = move |(classid, Reading { whose, counters }): (&ClassId, &Reading)| {
+                Line::new(port, whose, Some(*classid), counters)
+            };
+            last.iter().map(line)
         });
         let page = Page { version: 1, lines: totals.chain(last).collect() };
         serde_json::to_string(&page).unwrap_or_default()
@@ -57,37 +79,71 @@ impl Ledger {
 
     /// Reads what was printed; `None`: it is something else.
     pub fn parse(text: &str) -> Option<Ledger> {
-        let page: Page = serde_json::from_str(text).ok().filter(|page: &Page| page.version == 1)?;
+        let page: Page<'_> = serde_json::from_str(text).ok().filter(|it: &Page| it.version == 1)?;
         let mut ledger = Ledger::default();
+        let mut of_one: Option<LinesOfPort> = None;
         for line in page.lines {
-            let (port, whose) = (line.port()?, line.whose()?);
-            let counters = line.counters();
-            match line.classid {
-                Some(classid) => {
-                    let reading = Reading { whose, counters };
-                    ledger.last.insert((port, ClassId(classid)), reading);
+            let (whose, counters) = (line.whose()?, line.counters());
+            let lines = match &mut of_one {
+                Some(lines) if line.is_at(&lines.port) => lines,
+                of_one => {
+                    of_one.take().into_iter().for_each(|lines| ledger.take_in(lines));
+                    let port = line.port()?;
+                    of_one.insert(LinesOfPort { port, totals: Vec::new(), last: Vec::new() })
                 }
-                None => drop(ledger.totals.insert((port, whose), counters)),
+            };
+            match line.classid {
+                Some(classid) => lines.last.push((ClassId(classid), Reading { whose, counters })),
+                None => lines.totals.push((whose, counters)),
             }
         }
+        of_one.into_iter().for_each(|lines| ledger.take_in(lines));
         Some(ledger)
     }
+
+    fn take_in(&mut self, lines: LinesOfPort) {
+        let here = self.0.entry(lines.port).or_default();
+        here.totals.append(&mut lines.totals.into_iter().collect());
+        here.last.append(&mut lines.last.into_iter().collect());
+    }
+}
+
+/// What lines of one port say that stand one after the other, in order: such a list makes a map
+/// without a search for each.
+struct LinesOfPort {
+    port: Port,
+    totals: Vec<(Whose, Counters)>,
+    last: Vec<(ClassId, Reading)>,
+}
+
+/// Adds to a total what was counted since.
+fn add(total: &mut Counters, more: &Counters) {
+    total.sent_bytes += more.sent_bytes;
+    total.sent_packets += more.sent_packets;
+    total.drops += more.drops;
+    total.overlimits += more.overlimits;
+    total.lends += more.lends;
+    total.borrows += more.borrows;
 }
 
 /// The text's form.
 #[derive(Serialize, Deserialize)]
-struct Page {
+struct Page<'t> {
     version: u32,
-    lines: Vec<Line>,
+    #[serde(borrow)]
+    lines: Vec<Line<'t>>,
 }
 
 /// A total, or (with a classid) the last reading of a class.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    link: String,
-    direction: String,
+struct Line<'t> {
+    #[serde(borrow)]
+    link: Cow<'t, str>,
+    #[serde(borrow)]
+    direction: Cow<'t, str>,
     /// The owner's claim, or the word for who is none.
-    whose: String,
+    #[serde(borrow)]
+    whose: Cow<'t, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     classid: Option<u32>,
     /// Bytes, packets, drops, overlimits, lends, borrows.
@@ -103,23 +159,30 @@ const NO_OWNERS: [(Whose, &str); 5] = [
     (Whose::Retired, "retired"),
 ];
 
-impl Line {
-    fn new(port: &Port, whose: &Whose, classid: Option<ClassId>, counters: &Counters) -> Line {
-        let word =
-            NO_OWNERS.iter().find(|(it, _)| it == whose).map(|(_, word)| (*word).to_string());
+impl Line<'_> {
+    fn new<'t>(
+        port: &'t Port,
+        whose: &Whose,
+        classid: Option<ClassId>,
+        counters: &Counters,
+    ) -> Line<'t> {
         let whose = match whose {
-            Whose::Owner(owner) => Claim::Owner(owner.clone()).to_string(),
-            _ => word.unwrap_or_default(),
+            Whose::Owner(owner) => Claim::Owner(owner.clone()).to_string().into(),
+            _ => NO_OWNERS.iter().find(|(it, _)| it == whose).map_or("", |(_, word)| word).into(),
         };
         let Counters { sent_bytes, sent_packets, drops, overlimits, lends, borrows, .. } =
             *counters;
         Line {
-            link: port.link.to_string(),
-            direction: port.direction.to_string(),
+            link: port.link.as_str().into(),
+            direction: port.direction.as_str().into(),
             whose,
             classid: classid.map(|classid| classid.0),
             counted: [sent_bytes, sent_packets, drops, overlimits, lends, borrows],
         }
+    }
+
+    fn is_at(&self, port: &Port) -> bool {
+        self.link == port.link.as_str() && self.direction == port.direction.as_str()
     }
 
     fn port(&self) -> Option<Port> {
@@ -151,8 +214,11 @@ mod tests {
     use crate::units::Minor;
     use proptest::prelude::*;
 
+    fn port() -> Port {
+        LinkName::new("eth0").unwrap().egress()
+    }
+
     fn sample(readings: &[(u16, Whose, u64)]) -> Sample {
-        let port = || LinkName::new("eth0").unwrap().egress();
         let reading = |(minor, whose, bytes): &(u16, Whose, u64)| {
             let counters =
                 Counters { sent_bytes: *bytes, sent_packets: bytes / 100, ..Counters::default() };
@@ -168,7 +234,7 @@ mod tests {
     }
 
     fn of_ann(ledger: &Ledger) -> u64 {
-        ledger.totals().iter().find(|((_, whose), _)| *whose == ann()).unwrap().1.sent_bytes
+        ledger.total(&port(), &ann()).unwrap().sent_bytes
     }
 
     #[test]
@@ -196,6 +262,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_kept_before_an_upgrade_goes_on() {
+        let kept = "{\"version\":1,\"lines\":[{\"link\":\"eth0\",\"direction\":\"egress\",\"whose\":\"user/ann\",\"counted\":[700,7,1,2,3,4]},{\"link\":\"eth0\",\"direction\":\"egress\",\"whose\":\"user/ann\",\"classid\":65552,\"counted\":[500,5,0,0,0,0]}]}";
+        let mut ledger = Ledger::parse(kept).unwrap();
+        assert_eq!(ledger.print(), kept);
+        ledger.count(&sample(&[(0x10, ann(), 600)]));
+        assert_eq!(of_ann(&ledger), 800);
+    }
+
     proptest! {
         /// Whatever classes come, go, change their owners and begin again: no total goes down, and
         /// what is kept as text is the same ledger.
@@ -215,8 +290,8 @@ mod tests {
                     look.into_iter().map(|(minor, who, bytes)| (minor, whose(who), bytes)).collect();
                 let before = ledger.clone();
                 ledger.count(&sample(&readings));
-                for (key, total) in before.totals() {
-                    let now = ledger.totals()[key];
+                for (whose, total) in before.0.values().flat_map(|here| &here.totals) {
+                    let now = ledger.total(&port(), whose).unwrap();
                     prop_assert!(now.sent_bytes >= total.sent_bytes);
                     prop_assert!(now.sent_packets >= total.sent_packets);
                 }

@@ -117,6 +117,13 @@ impl Sample {
         });
         Differences { over, counted: counted.collect(), passed: passed.collect() }
     }
+
+    /// Each class's counters, by port and class, with whose they are.
+    fn readings(&self) -> impl Iterator<Item = (&Port, ClassId, &Whose, &Counters)> {
+        let each =
+            |((port, classid), Reading { whose, counters })| (port, *classid, whose, counters);
+        self.readings.iter().map(each)
+    }
 }
 
 impl Differences {

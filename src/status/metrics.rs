@@ -1,6 +1,8 @@
 //! The counters as metrics: Prometheus' text format, which node_exporter's textfile collector and
 //! `promtool` read, or OpenMetrics.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -27,8 +29,14 @@ struct Page {
 
 impl Page {
     /// A family with its samples, each its labels and value; nothing where there are none.
-    fn family(&mut self, name: &str, help: &str, samples: &[(String, u64)]) {
-        if samples.is_empty() {
+    fn family<L: AsRef<str>>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
             return;
         }
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
@@ -37,9 +45,13 @@ impl Page {
             Format::Openmetrics => name.strip_suffix("_total").unwrap_or(name),
         };
         self.head(family, kind, help);
+        // There may be a hundred thousand of them.
         for (labels, value) in samples {
-            let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-            let _ = writeln!(self.text, "{name}{braces} {value}");
+            self.text.push_str(name);
+            if !labels.as_ref().is_empty() {
+                ["{", labels.as_ref(), "}"].iter().for_each(|part| self.text.push_str(part));
+            }
+            let _ = writeln!(self.text, " {value}");
         }
     }
 
@@ -67,17 +79,24 @@ impl Page {
 
 /// A label: `user="ann"`. The exposition formats escape these three characters, and no others.
 fn label(name: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("{name}=\"{value}\"")
+    [name, "=\"", &escaped(value), "\""].concat()
+}
+
+fn escaped(value: &str) -> Cow<'_, str> {
+    match value.contains(['\\', '"', '\n']) {
+        true => value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into(),
+        false => value.into(),
+    }
 }
 
 /// A class as the metrics name it.
 struct Series<'a> {
-    name: String,
-    /// `link`, `direction` and `user`.
+    name: Cow<'a, str>,
+    /// `link`, `direction` and `user`: of each of its families.
     labels: String,
-    /// `classid`, `group` and `source`.
-    info: String,
+    classid: &'a str,
+    group: &'a str,
+    source: &'a str,
     /// The total of its owner.
     total: Counters,
     class: &'a ClassNumbers,
@@ -100,16 +119,16 @@ pub fn metrics(
     quotas(&mut page, status);
     if let Some(in_sync) = in_sync(status) {
         let help = "Whether the daemon has found everything as the policy says.";
-        page.family("shaper_in_sync", help, &[(String::new(), in_sync.into())]);
+        page.family("shaper_in_sync", help, [("", in_sync.into())]);
     }
     if let Some(upkeep) = upkeep {
         daemon(&mut page, status, upkeep);
     }
-    let applied = status.policy.as_ref().map(|policy| (String::new(), policy.since));
+    let applied = status.policy.as_ref().map(|policy| ("", policy.since));
     let help = "When the policy in force was applied first, in seconds since 1970.";
-    page.family("shaper_last_apply_timestamp_seconds", help, &Vec::from_iter(applied));
+    page.family("shaper_last_apply_timestamp_seconds", help, applied);
     let build = label("version", env!("CARGO_PKG_VERSION"));
-    page.family("shaper_build_info", "The version of shaper.", &[(build, 1)]);
+    page.family("shaper_build_info", "The version of shaper.", [(build, 1)]);
     if format == Format::Openmetrics {
         page.text.push_str("# EOF\n");
     }
@@ -127,39 +146,47 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
     let mut all = Vec::new();
     for link in &status.links {
         let Some(port) = port(link) else { continue };
-        let total =
-            |whose: Whose| ledger.totals().get(&(port.clone(), whose)).copied().unwrap_or_default();
+        let total = |whose: Whose| ledger.total(&port, &whose).copied().unwrap_or_default();
         let mut users: Vec<_> =
             link.users.iter().map(|user| (user, total(Whose::Owner(user.owner.clone())))).collect();
         if let Some(top) = top {
-            users.sort_by_key(|(user, total)| (std::cmp::Reverse(total.sent_bytes), &user.user));
+            users.sort_by_key(|(user, total)| (Reverse(total.sent_bytes), &user.user));
             users.truncate(top);
         }
         let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
         link.users.iter().for_each(|user| *rows.entry(&user.user).or_default() += 1);
+        let way = way(link);
+        let labels = |name: &str| [&way, ",user=\"", &escaped(name), "\""].concat();
+        all.reserve(users.len() + 2);
         for (user, total) in users {
             let name = name(user, rows.get(user.user.as_str()).is_some_and(|rows| *rows > 1));
-            let info = [
-                label("classid", &user.classid),
-                label("group", user.group.as_deref().unwrap_or_default()),
-                label("source", user.source),
-            ];
-            let processes = (user.source != "class").then_some(user.processes);
-            let (labels, class) = (labels(link, &name), &user.class);
-            all.push(Series { name, labels, info: info.join(","), total, class, processes });
+            all.push(Series {
+                labels: labels(&name),
+                name,
+                classid: &user.classid,
+                group: user.group.as_deref().unwrap_or_default(),
+                source: user.source,
+                total,
+                class: &user.class,
+                processes: (user.source != "class").then_some(user.processes),
+            });
         }
         let pools = [
             (Reserved::Default, Whose::Default, &link.default),
             (Reserved::Unshaped, Whose::Unshaped, &link.unshaped),
         ];
         for (word, whose, pool) in pools {
-            let Some(pool) = pool else { continue };
-            let name = word.to_string();
-            let info =
-                [label("classid", &pool.classid), label("group", ""), label("source", &name)];
-            let (labels, info) = (labels(link, &name), info.join(","));
-            let (total, class) = (total(whose), &pool.class);
-            all.push(Series { name, labels, info, total, class, processes: None });
+            let (Some(pool), name) = (pool, word.as_str()) else { continue };
+            all.push(Series {
+                labels: labels(name),
+                name: name.into(),
+                classid: &pool.classid,
+                group: "",
+                source: name,
+                total: total(whose),
+                class: &pool.class,
+                processes: None,
+            });
         }
     }
     all
@@ -167,11 +194,11 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
 
 /// How a user is called. An account or a class that has the name of another row is called by what
 /// it is, too: each series has one owner.
-fn name(user: &User, is_twice: bool) -> String {
+fn name(user: &User, is_twice: bool) -> Cow<'_, str> {
     match user.owner {
-        Owner::User(_) => user.user.clone(),
-        _ if is_twice => user.owner.to_string(),
-        _ => user.user.clone(),
+        Owner::User(_) => user.user.as_str().into(),
+        _ if is_twice => user.owner.to_string().into(),
+        _ => user.user.as_str().into(),
     }
 }
 
@@ -182,10 +209,6 @@ fn port(link: &Link) -> Option<Port> {
 
 fn way(link: &Link) -> String {
     [label("link", &link.dev), label("direction", link.direction)].join(",")
-}
-
-fn labels(link: &Link, user: &str) -> String {
-    [way(link), label("user", user)].join(",")
 }
 
 /// What each class has counted, and its limits.
@@ -206,17 +229,23 @@ fn classes(page: &mut Page, series: &[Series<'_>]) {
         ("rate_bytes_per_second", "The guarantee in force.", |it| it.class.rate_bit / 8),
         ("ceil_bytes_per_second", "What the class may at most.", |it| it.class.ceil_bit / 8),
     ];
+    // A line has some eighty bytes, and a few more that are the same in a family.
+    let lines: usize = series.iter().map(|it| it.labels.len() + 64).sum();
+    page.text.reserve(lines * (families.len() + 2));
     for (name, help, of) in families {
-        let samples: Vec<_> = series.iter().map(|it| (it.labels.clone(), of(it))).collect();
-        page.family(&format!("shaper_class_{name}"), help, &samples);
+        let samples = series.iter().map(|it| (&it.labels, of(it)));
+        page.family(&format!("shaper_class_{name}"), help, samples);
     }
     let mut seen = BTreeSet::new();
     let users = series.iter().filter(|it| it.processes.is_some() && seen.insert(&it.name));
     let users = users.map(|it| (label("user", &it.name), it.processes.unwrap_or(0) as u64));
-    let users: Vec<_> = users.collect();
-    page.family("shaper_user_processes", "Processes in the user's directories.", &users);
-    let info = series.iter().map(|it| (format!("{},{}", it.labels, it.info), 1));
-    page.family("shaper_class_info", "Which class a user has.", &info.collect::<Vec<_>>());
+    page.family("shaper_user_processes", "Processes in the user's directories.", users);
+    let info = series.iter().map(|it| {
+        let classid = ["classid=\"", it.classid, "\""].concat();
+        let (group, source) = (label("group", it.group), label("source", it.source));
+        ([&it.labels, ",", &classid, ",", &group, ",", &source].concat(), 1)
+    });
+    page.family("shaper_class_info", "Which class a user has.", info);
 }
 
 /// What all of a link have together. A sum over the classes is the same but for retired classes
@@ -225,21 +254,17 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
     let ports = status.links.iter().filter_map(|link| Some((link, port(link)?)));
     let ports: Vec<_> = ports.collect();
     let total = |whose: Whose, of: fn(&Counters) -> u64| {
-        let of = |(link, port): &(&Link, Port)| {
-            let total = ledger.totals().get(&(port.clone(), whose.clone()))?;
-            Some((way(link), of(total)))
-        };
+        let of = |(link, port): &(&Link, Port)| Some((way(link), of(ledger.total(port, &whose)?)));
         ports.iter().filter_map(of).collect::<Vec<_>>()
     };
     let sent = total(Whose::Link, |it| it.sent_bytes);
-    page.family("shaper_link_sent_bytes_total", "Bytes sent below the link's limit.", &sent);
+    page.family("shaper_link_sent_bytes_total", "Bytes sent below the link's limit.", sent);
     let rates = status.links.iter().map(|link| (way(link), link.rate_bit / 8));
-    let rates: Vec<_> = rates.collect();
-    page.family("shaper_link_rate_bytes_per_second", "The link's limit.", &rates);
+    page.family("shaper_link_rate_bytes_per_second", "The link's limit.", rates);
     let default = total(Whose::Default, |it| it.sent_bytes);
-    page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", &default);
+    page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", default);
     let direct = total(Whose::Direct, |it| it.sent_packets);
-    page.family("shaper_direct_packets_total", "Packets that passed no class.", &direct);
+    page.family("shaper_direct_packets_total", "Packets that passed no class.", direct);
 }
 
 /// What was used of quotas, on all links together.
@@ -264,22 +289,22 @@ fn quotas(page: &mut Page, status: &Status) {
         status.quotas.iter().map(|quota| (labels(quota), of(quota))).collect()
     };
     let used = "Bytes used of the quota in its period.";
-    page.family("shaper_quota_used_bytes", used, &samples(|it| it.used_bytes));
+    page.family("shaper_quota_used_bytes", used, samples(|it| it.used_bytes));
     let limit = "The quota's volume, with what was granted.";
-    page.family("shaper_quota_limit_bytes", limit, &samples(|it| it.limit_bytes));
+    page.family("shaper_quota_limit_bytes", limit, samples(|it| it.limit_bytes));
 }
 
 /// What daemons have done since the machine started.
 fn daemon(page: &mut Page, status: &Status, upkeep: &Upkeep) {
     page.placements(upkeep);
     let help = "How often events were lost, and everything was looked at instead.";
-    page.family("shaper_events_lost_total", help, &[(String::new(), upkeep.lost())]);
+    page.family("shaper_events_lost_total", help, [("", upkeep.lost())]);
     let shaped = status.links.iter().map(|link| (link.dev.as_str(), 0));
     let mut repairs: BTreeMap<&str, u64> = shaped.collect();
     repairs.extend(upkeep.repairs().map(|(link, repairs)| (link, repairs.count)));
     let repairs = repairs.into_iter().map(|(link, count)| (label("link", link), count));
     let help = "How often what somebody had changed on the link was made good.";
-    page.family("shaper_repairs_total", help, &repairs.collect::<Vec<_>>());
+    page.family("shaper_repairs_total", help, repairs);
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! How the scheduler treats this process.
 
-/// How long this process asks to run in one turn, in nanoseconds: the least that the kernel
-/// accepts.
-const SLICE: u64 = 100_000;
+/// How long a process can ask to run in one turn, in nanoseconds (`sched_attr::sched_runtime`,
+/// kernel/sched/syscalls.c).
+const SHORTEST: u64 = 100_000;
+const LONGEST: u64 = 100_000_000;
 
 /// Prefers this process to ordinary ones (nice -10), unless somebody gave it a niceness already.
 /// False without CAP_SYS_NICE.
@@ -17,21 +18,31 @@ pub fn before_others() -> bool {
         libc::getpriority(libc::PRIO_PROCESS, 0) != 0
             || libc::setpriority(libc::PRIO_PROCESS, 0, NICE) == 0
     };
-    if let Err(error) = take_short_turns() {
+    if let Err(error) = ask_for_turns(SHORTEST) {
         log::debug!("no short turns on a processor: {error}");
     }
     prefers
 }
 
-/// Asks for short turns and keeps the niceness.
-fn take_short_turns() -> std::io::Result<()> {
+/// Lets others go first, for work that may wait for some milliseconds: asks for turns as long as
+/// the kernel grants. Then whoever wakes up beside this process and asks for a shorter turn, as all
+/// do that ask for none, need not wait for the end of this one's. Its share stays the same, so that
+/// it goes on where everybody is busy.
+pub fn behind_others() {
+    if let Err(error) = ask_for_turns(LONGEST) {
+        log::debug!("no long turns on a processor: {error}");
+    }
+}
+
+/// Asks for turns of so many nanoseconds and keeps the niceness.
+fn ask_for_turns(length: u64) -> std::io::Result<()> {
     // SAFETY: all zeroes is a value of this structure of integers.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     attributes.size = u32::try_from(size_of_val(&attributes)).unwrap_or(0);
     attributes.sched_policy = libc::SCHED_OTHER.cast_unsigned();
     // SAFETY: getpriority takes numbers only.
     attributes.sched_nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    attributes.sched_runtime = SLICE;
+    attributes.sched_runtime = length;
     // SAFETY: the kernel reads the structure, whose size it has, and keeps no pointer.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }

@@ -182,7 +182,28 @@ impl Netlink {
     pub fn list<T>(
         &mut self,
         request: &Request,
+        decode: impl FnMut(Message<'_>) -> Decoded<T>,
+    ) -> Result<List<T>, SocketError> {
+        self.list_until(request, decode, |_| false)
+    }
+
+    /// The first entries of what `request` lists, until `is_enough` says so of one, or all. The
+    /// kernel lists as much as is read, and a socket whose list has not ended can ask for no other:
+    /// so this takes the socket.
+    pub fn beginning<T>(
+        mut self,
+        request: &Request,
+        decode: impl FnMut(Message<'_>) -> Decoded<T>,
+        is_enough: impl FnMut(&T) -> bool,
+    ) -> Result<List<T>, SocketError> {
+        self.list_until(request, decode, is_enough)
+    }
+
+    fn list_until<T>(
+        &mut self,
+        request: &Request,
         mut decode: impl FnMut(Message<'_>) -> Decoded<T>,
+        mut is_enough: impl FnMut(&T) -> bool,
     ) -> Result<List<T>, SocketError> {
         let sequence = self.next_sequence();
         let mut bytes = vec![];
@@ -218,7 +239,14 @@ impl Netlink {
                     }
                     NLMSG_NOOP | NLMSG_OVERRUN => {}
                     _ => match decode(Message { kind, payload }) {
-                        Ok(found) => list.entries.extend(found),
+                        Ok(Some(found)) => {
+                            let is_last = is_enough(&found);
+                            list.entries.push(found);
+                            if is_last {
+                                return Ok(list);
+                            }
+                        }
+                        Ok(None) => {}
                         Err(error) => warn!("{error}; it is ignored"),
                     },
                 }

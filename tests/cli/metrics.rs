@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::invoke::{host, shaper};
+use serde_json::Value;
+
+use super::invoke::{Sleeper, host, shaper};
+use crate::support::accounts::{ANN, Account, BOB, CAROL};
 use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::daemon::Daemon;
@@ -17,7 +20,7 @@ use crate::support::harness::{On, tests};
 use crate::support::program::{binary, policy};
 
 tests!(On::Host =>
-    promtool_finds_nothing_wrong, totals_go_on_where_classes_are_made_again,
+    promtool_finds_nothing_wrong, metrics_are_what_status_says_of_many_and_of_few, totals_go_on_where_classes_are_made_again,
     a_request_on_standard_input_is_answered, a_real_prometheus_answers_the_boards_queries
 );
 
@@ -29,6 +32,9 @@ groups:
   students: {rate: 100mbit, users: [ann]}
 everyone: 5mbit
 ";
+
+/// The first of many accounts.
+const MANY_S: Account = Account { uid: 30_000, gid: 30_000, also: None };
 
 /// The rules and the board, beside the sources.
 fn contrib(file: &str) -> String {
@@ -121,6 +127,94 @@ fn totals_go_on_where_classes_are_made_again() {
     assert!(value(&one, "shaper_last_apply_timestamp_seconds") > 1_600_000_000);
     let rate = "shaper_link_rate_bytes_per_second{link=\"up0\",direction=\"egress\"}";
     assert_eq!(value(&one, rate), 125_000_000);
+}
+
+/// Metrics are made of a small part of what status is made of: where many have directories, and
+/// where few do, and each way.
+fn metrics_are_what_status_says_of_many_and_of_few() {
+    let _host = host();
+    let sleepers = [ANN, ANN, BOB, CAROL, MANY_S].map(Sleeper::of);
+    for many in [600, 0] {
+        let many: String = (0..many)
+            .map(|n| format!("  m{n:03}: {{ceil: 5mbit, uids: {}}}\n", MANY_S.uid + n))
+            .collect();
+        let path = policy(&format!(
+            "version: 1\nlinks:\n  up0: {{rate: 1gbit, down: 500mbit}}\nusers:\n{many}  \
+             ann: {{rate: 20mbit, down: 30mbit}}\n  tester: {{uids: 0, ceil: 300kbit}}\n\
+             groups:\n  students: {{rate: 100mbit, users: [ann]}}\neveryone: 5mbit\n"
+        ));
+        shaper(&format!("apply -q {path}")).assert().code(0);
+        shaper(&format!("attach -q ann {}", sleepers[2].pid())).assert().code(0);
+        let status = || -> Value {
+            let output = shaper("status --json").assert().code(0);
+            serde_json::from_slice(&output.get_output().stdout).expect("JSON")
+        };
+        let dropped = |status: &Value| {
+            let mut users = status["links"][0]["users"].as_array().expect("users").iter();
+            users.find(|user| user["user"] == "tester").expect("tester")["drops"].as_u64()
+        };
+        // What fq_codel drops its class does not count.
+        send(400);
+        soon("its leaf drops", Duration::from_secs(60), || dropped(&status()) > Some(0));
+        let (before, metrics, after) = (status(), metrics(""), status());
+        let mut compared = 0;
+        let links = [&before, &after].map(|it| it["links"].as_array().expect("links"));
+        for (link, later) in links[0].iter().zip(links[1]) {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+            let direction = text(&link["direction"]);
+            let users = [link, later].map(|it| it["users"].as_array().expect("users"));
+            assert_eq!(users[0].len(), users[1].len());
+            for (user, later) in users[0].iter().zip(users[1]) {
+                let name = text(&user["user"]);
+                let labels = format!("link=\"up0\",direction=\"{direction}\",user=\"{name}\"");
+                let of = |family: &str| value(&metrics, &format!("{family}{{{labels}}}"));
+                for (family, field) in [
+                    ("shaper_class_sent_bytes_total", "sent_bytes"),
+                    ("shaper_class_sent_packets_total", "sent_packets"),
+                    ("shaper_class_dropped_packets_total", "drops"),
+                    ("shaper_class_overlimits_total", "overlimits"),
+                    ("shaper_class_borrowed_packets_total", "borrows"),
+                ] {
+                    let [low, high] = [user, later].map(|it| it[field].as_u64().expect(field));
+                    // The root's class was read in the first round, too, and its total goes on.
+                    let is_between =
+                        (low..=high).contains(&of(family)) || many.is_empty() && name == "tester";
+                    assert!(is_between, "{name}: {family} is not {low} to {high}\n{metrics}");
+                }
+                for (family, field) in [("rate", "rate_bit"), ("ceil", "ceil_bit")] {
+                    let family = format!("shaper_class_{family}_bytes_per_second");
+                    assert_eq!(of(&family), user[field].as_u64().expect(field) / 8, "{name}");
+                }
+                let group = text(&user["group"]);
+                let (classid, source) = (text(&user["classid"]), text(&user["source"]));
+                let info = format!(
+                    "shaper_class_info{{{labels},classid=\"{classid}\",group=\"{group}\",source=\"{source}\"}}"
+                );
+                assert_eq!(value(&metrics, &info), 1);
+                if source != "class" {
+                    let processes = format!("shaper_user_processes{{user=\"{name}\"}}");
+                    // Whoever asks is one of root's.
+                    let more = u64::from(name == "tester");
+                    let [low, high] =
+                        [user, later].map(|it| it["processes"].as_u64().expect("a number"));
+                    let found = value(&metrics, &processes);
+                    assert!((low.min(high)..=low.max(high) + more).contains(&found), "{name}");
+                }
+                compared += 1;
+            }
+        }
+        assert!(compared >= if many.is_empty() { 6 } else { 1_200 }, "{compared}");
+        assert_eq!(value(&metrics, "shaper_user_processes{user=\"ann\"}"), 3);
+        let dropped =
+            "shaper_class_dropped_packets_total{link=\"up0\",direction=\"egress\",user=\"tester\"}";
+        assert!(value(&metrics, dropped) > 0);
+        let down = "shaper_link_rate_bytes_per_second{link=\"up0\",direction=\"ingress\"}";
+        assert_eq!(value(&metrics, down), 500_000_000 / 8);
+        if !many.is_empty() {
+            assert_eq!(value(&metrics, "shaper_user_processes{user=\"m000\"}"), 1);
+        }
+        shaper("clear -q").assert().code(0);
+    }
 }
 
 fn a_request_on_standard_input_is_answered() {

@@ -97,7 +97,7 @@ pub(super) fn links_and_trees(
         let port = if is_ifb { all.ifbs.port(&name) } else { Some(name.egress()) };
         if let (RootQdisc::Ours, Some(port)) = (&link.root, port) {
             let root = OurRoot { port, ifindex: link.ifindex, qdiscs: &qdiscs };
-            let seen = steady_tree(kernel, &mut witness, &root, claimed)?;
+            let seen = steady(kernel, &mut witness, &root, |kernel| root.tree(kernel, claimed))?;
             let Some(seen) = seen else { continue };
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
             all.trees.push((root.port, seen));
@@ -140,7 +140,7 @@ fn generic_xdp(records: &[LinkRecord]) -> BTreeMap<LinkName, Vec<Beside>> {
     records.iter().filter_map(|it| Some((it.name.clone(), program(it)?))).collect()
 }
 
-fn link_facts(
+pub(super) fn link_facts(
     kernel: &Kernel,
     record: LinkRecord,
     qdiscs: &[QdiscRecord],
@@ -271,7 +271,10 @@ fn clsact_of(kernel: &mut Kernel, ifindex: u32, ifb: Option<u32>) -> Result<Hook
 }
 
 /// All links of the namespace.
-fn links(netlink: &mut Netlink, named: &BTreeSet<String>) -> Result<Vec<LinkRecord>, SocketError> {
+pub(super) fn links(
+    netlink: &mut Netlink,
+    named: &BTreeSet<String>,
+) -> Result<Vec<LinkRecord>, SocketError> {
     let mut earlier: BTreeMap<u32, LinkRecord> = BTreeMap::new();
     let mut last = netlink.list(&dump::links(), decode::link)?;
     for _ in 1..TORN_LISTS {
@@ -310,7 +313,10 @@ fn lacks_root(link: &LinkRecord, qdiscs: &[QdiscRecord]) -> bool {
 
 /// The root qdisc of a link, asked for by itself; `None`: the link is gone, or its root is one that
 /// the kernel never lists.
-fn root_of(kernel: &mut Kernel, ifindex: u32) -> Result<Option<Option<QdiscRecord>>, SocketError> {
+pub(super) fn root_of(
+    kernel: &mut Kernel,
+    ifindex: u32,
+) -> Result<Option<Option<QdiscRecord>>, SocketError> {
     match kernel.netlink.get(&request::root::get(ifindex), decode::qdisc)? {
         Ok(root) => Ok(Some(root)),
         Err(error) if is_gone(&error) => Ok(None),
@@ -324,20 +330,20 @@ fn is_gone(error: &KernelError) -> bool {
     matches!(error.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
 }
 
-/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody keeps changing
-/// the tree for longer than [`PATIENCE`], the last reading counts: the kernel refuses steps that
-/// contradict it, and then the run looks again.
-fn steady_tree(
+/// What `read` reads of a link's tree, as it was at one moment; `None`: the link is gone. Where
+/// somebody keeps changing the tree for longer than [`PATIENCE`], the last reading counts: the
+/// kernel refuses steps that contradict it, and then the run looks again.
+pub(super) fn steady(
     kernel: &mut Kernel,
     witness: &mut Witness,
     root: &OurRoot<'_>,
-    claimed: &BTreeSet<ClassId>,
+    read: impl Fn(&mut Kernel) -> Result<SeenTree, ObserveError>,
 ) -> Result<Option<SeenTree>, ObserveError> {
     let began = Instant::now();
     let (own, OurRoot { port, ifindex, .. }) = (kernel.netlink.port(), root);
     loop {
         witness.told(own)?;
-        let seen = root.tree(kernel, claimed)?;
+        let seen = read(kernel)?;
         let told = witness.told(own)?;
         if told.gone.contains(ifindex) {
             return Ok(None);

@@ -36,6 +36,15 @@ pub(super) struct SeenTree {
     pub programs: BTreeMap<Pref, String>,
 }
 
+impl SeenTree {
+    /// Takes in what qdiscs have counted. `with_leaf`: the leaf of each class.
+    fn count(&mut self, qdiscs: &[QdiscRecord], with_leaf: &[(ClassId, ClassId)]) {
+        count_leaves_drops(qdiscs, with_leaf, &mut self.counters);
+        let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
+        self.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
+    }
+}
+
 /// The class that a line of `rules` sends to, and how many packets it has matched; `None` where the
 /// kernel does not count them (without CONFIG_CLS_U32_PERF).
 pub type RuleHits = (ClassId, Option<u64>);
@@ -91,10 +100,8 @@ impl OurRoot<'_> {
         let OurRoot { port, ifindex, qdiscs } = self;
         let (mut seen, ours) = (SeenTree::default(), Ours::new(claimed));
         let with_leaf = self.classes(kernel, &ours, &mut seen)?;
-        count_leaves_drops(*qdiscs, &with_leaf, &mut seen.counters);
+        seen.count(qdiscs, &with_leaf);
         seen.tree.leaves = leaves(kernel, *ifindex, qdiscs, with_leaf, &mut seen.strange)?;
-        let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
-        seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
         let request = request::dump::filters(*ifindex, ClassId::ROOT);
         let records = kernel.netlink.dump(&request, decode::filter)?;
         seen.strange.tables = left_tables(kernel, *ifindex, &records)?;
@@ -110,6 +117,18 @@ impl OurRoot<'_> {
             let filters = filters(port, Parent::Shard(shard), records, &mut seen);
             seen.tree.shards.insert(shard, filters);
         }
+        Ok(seen)
+    }
+
+    /// Reads the classes alone, with their counters.
+    pub(super) fn limited(
+        &self,
+        kernel: &mut Kernel,
+        claimed: &BTreeSet<ClassId>,
+    ) -> Result<SeenTree, ObserveError> {
+        let mut seen = SeenTree::default();
+        let with_leaf = self.classes(kernel, &Ours::new(claimed), &mut seen)?;
+        seen.count(self.qdiscs, &with_leaf);
         Ok(seen)
     }
 

@@ -1,6 +1,6 @@
 //! A policy of several files: what they say together, and where each mistake is.
 
-use crate::policy::{MAX_BYTES, Policy, Source, parse, read};
+use crate::policy::{MAX_BYTES, Policy, Source, may_have_quotas, parse, read};
 
 const FIRST: &str = "version: 1\nlinks: {eth0: {rate: 1gbit}}\nusers: {ann: 10mbit}\n";
 
@@ -112,4 +112,26 @@ fn the_limits_of_a_policy_are_for_all_its_files() {
     assert!(read(source(FIRST, &[("a.yaml", &list)])).is_ok());
     let report = refused(FIRST, &[("a.yaml", &list), ("b.yaml", &list)]);
     assert!(report.contains("too many values") && report.contains("b.yaml"), "{report}");
+}
+
+/// However a key is written.
+#[test]
+fn a_text_that_has_a_quota_is_known_by_its_letters() {
+    let of = |limits: &str| {
+        let text = format!("version: 1\nlinks: {{eth0: 1gbit}}\nusers:\n  ann: {limits}\n");
+        let source = Source::new("policy.yaml", &text);
+        let may = may_have_quotas(&source);
+        (may, read(source).unwrap().quotas().next().is_some())
+    };
+    for limits in [
+        "{ceil: 5mbit, quota: {month: 1TB, then: 1mbit}}",
+        "{ceil: 5mbit, \"quota\": {month: 1TB, then: 1mbit}}",
+        "{ceil: 5mbit, 'quota': {month: 1TB, then: 1mbit}}",
+        "{ceil: 5mbit, \"\\u0071uota\": {month: 1TB, then: 1mbit}}",
+        "{ceil: 5mbit, \"quo\\\n    ta\": {month: 1TB, then: 1mbit}}",
+        "\n    ceil: 5mbit\n    ? quota\n    : {month: 1TB, then: 1mbit}",
+    ] {
+        assert_eq!(of(limits), (true, true), "{limits}");
+    }
+    assert_eq!(of("{ceil: 5mbit}"), (false, false));
 }
