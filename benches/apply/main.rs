@@ -151,7 +151,7 @@ const SECTIONS: &[Section] = &[
         name: "refresh",
         heading: "What it costs to see: 10,000 users",
         on: On::HostEvents,
-        seconds: 280,
+        seconds: 330,
         body: refresh::measure,
     },
     Section {

@@ -230,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_comes_or_goes_is_seen_in_the_listing() {
+        let (_folder, instance) = instance(&[("user/ann", 1), ("uid/7", 2), ("watch", 0)]);
+        let before = instance.listing().unwrap();
+        assert_eq!(before, ["7", "uid", "ann", "user", "watch"]);
+        fs::create_dir(instance.root().join("watch/idle-1-")).unwrap();
+        fs::write(instance.directory(&claim("uid/7")).join(PROCS), "12\n").unwrap();
+        assert_eq!(instance.listing().unwrap(), before, "no claim");
+        fs::create_dir(instance.root().join("retired")).unwrap();
+        let retired = instance.directory(&claim("retired/10:user:ann"));
+        fs::rename(instance.directory(&claim("user/ann")), retired).unwrap();
+        let after = instance.listing().unwrap();
+        assert_eq!(after, ["10:user:ann", "retired", "7", "uid", "user", "watch"]);
+    }
+
+    #[test]
     fn an_instance_that_does_not_exist_has_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));

@@ -54,6 +54,19 @@ impl Instance {
         Ok((found.claims.into_iter().collect(), found.foreign))
     }
 
+    /// The names of all directories of claims, but those of `pinned` ones: what a look finds is
+    /// another where they are.
+    pub fn listing(&self) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        for room in subdirectories(self.root())? {
+            if ROOMS.contains(&room.as_str()) {
+                all.extend(subdirectories(&self.root().join(&room))?);
+            }
+            all.push(room);
+        }
+        Ok(all)
+    }
+
     /// `claims`, which an earlier look found, with today's classids of the directories in
     /// `touched`. A directory that has something else than a classid is no claim.
     pub fn observe_again(

@@ -2,32 +2,35 @@
 //! and `top`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::instance::{forwarded, forwarded_v6, keeper, links_of_policy, pending, upkeep};
 use super::own::Own;
 use super::placed::placed;
+use super::unchanged::Unchanged;
 use super::{daemon, scope, whom};
 use crate::accounts::{Limit, Question};
 use crate::apply;
-use crate::cgroup::Instance;
+use crate::cgroup::PolicyNote;
 use crate::cli::Global;
 use crate::engines::{self, Known};
 use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::kept::{self, Totals};
 use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
-use crate::policy::{LinkRef, Policy};
+use crate::policy::Policy;
 use crate::process::{self, Process};
-use crate::sample::{Differences, Sample, Upkeep};
-use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs, Told};
+use crate::sample::{Differences, Owners, Sample};
+use crate::status::{self, Limits, Places, PolicyInForce, Status, StatusInputs, Told};
 use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
-/// After which time everything is looked at again, and not the counters alone.
-const WHOLE: Duration = Duration::from_secs(10);
+/// After which time it is asked whether anything but the counters has changed, and what is beside
+/// the classes is read again: what the daemon does, names, processes.
+const BESIDE: Duration = Duration::from_secs(10);
+/// After which time everything is looked at again also where nothing tells of a change.
+const WHOLE: Duration = Duration::from_secs(60);
 /// For how long counters say whether what arrives goes through its ifb, where nobody else says so.
 const GLIMPSE: Duration = Duration::from_millis(250);
 /// How many owners' processes are counted with each reading; of more, with each whole look only.
@@ -42,6 +45,15 @@ pub(super) struct Counting {
     pub kernel: Kernel,
     snapshot: Snapshot,
     inputs: StatusInputs,
+    /// Whose the classes are, since everything was looked at.
+    owners: Owners,
+    /// How often more was read than the counters.
+    looks: u64,
+    /// When it was asked what else has changed.
+    asked: Instant,
+    unchanged: Unchanged,
+    /// The policy in force, where it is known to have neither windows nor quotas.
+    plain: Option<PolicyNote>,
     began: Instant,
     /// When everything was looked at.
     looked: Instant,
@@ -51,6 +63,15 @@ pub(super) struct Counting {
     pub nameless: Option<String>,
     /// The caller, to whom only what he has is told; `None`: root.
     pub own: Option<Own>,
+}
+
+/// A report, and where in it each class is.
+#[derive(Clone)]
+pub(super) struct Report {
+    pub status: Status,
+    places: Places,
+    /// Of which look at everything it is.
+    look: u64,
 }
 
 /// Looks at everything, also at what others have where packets arrive that are shaped.
@@ -78,40 +99,74 @@ impl Counting {
 
     fn look(global: &Global, since: bool) -> Result<Counting, Failure> {
         let mut kernel = scope::open(global)?;
+        let unchanged = Unchanged::begin(&kernel)?;
         let snapshot = look(&mut kernel)?;
-        let (now, inputs) = (Instant::now(), StatusInputs::default());
-        let (began, looked) = (now, now);
-        let (nameless, own) = (None, Own::of(&kernel)?);
-        let mut counting =
-            Counting { kernel, snapshot, inputs, began, looked, since, nameless, own };
+        let now = Instant::now();
+        let mut counting = Counting {
+            inputs: StatusInputs::default(),
+            owners: Owners::of(&snapshot),
+            looks: 0,
+            asked: now,
+            unchanged,
+            plain: None,
+            began: now,
+            looked: now,
+            since,
+            nameless: None,
+            own: Own::of(&kernel)?,
+            kernel,
+            snapshot,
+        };
         counting.read_inputs()?;
+        counting.read_times();
         Ok(counting)
     }
 
     /// Reads the counters, and everything where it is no longer what it was. The time of the sample
     /// is that of its own reading, which takes a small part of a whole look's.
     pub(super) fn sample(&mut self) -> Result<Sample, Failure> {
-        let mut again = self.looked.elapsed() >= WHOLE;
+        let mut again = self.is_due()?;
         for _ in 0..LOOKS {
             if again {
+                self.unchanged = Unchanged::begin(&self.kernel)?;
                 self.snapshot = look(&mut self.kernel)?;
-                self.looked = Instant::now();
+                self.owners = Owners::of(&self.snapshot);
+                (self.looked, self.asked) = (Instant::now(), Instant::now());
+                self.looks += 1;
                 self.read_inputs()?;
+                self.read_times();
             }
             let before = self.began.elapsed();
             again = !observe::count_again(&mut self.kernel, &mut self.snapshot)?;
             if !again {
                 self.count_processes(FEW_OWNERS)?;
-                return Ok(Sample::of(&self.snapshot, (before + self.began.elapsed()) / 2));
+                let at = (before + self.began.elapsed()) / 2;
+                return Ok(Sample::by(self.owners.clone(), &self.snapshot, at));
             }
         }
         // Classes come and go all the time; the counters of the whole look are as good as any.
-        Ok(Sample::of(&self.snapshot, self.began.elapsed()))
+        Ok(self.seen())
+    }
+
+    /// Whether everything is to be looked at again. From time to time reads what is beside the
+    /// classes.
+    fn is_due(&mut self) -> Result<bool, Failure> {
+        if self.asked.elapsed() < BESIDE {
+            return Ok(false);
+        }
+        self.asked = Instant::now();
+        let is_old = self.looked.elapsed() >= WHOLE;
+        if is_old || !self.unchanged.holds(&self.kernel, self.snapshot.facts())? {
+            return Ok(true);
+        }
+        self.looks += 1;
+        self.read_inputs()?;
+        Ok(false)
     }
 
     /// The counters as the last look at everything has them.
     pub(super) fn seen(&self) -> Sample {
-        Sample::of(&self.snapshot, self.began.elapsed())
+        Sample::by(self.owners.clone(), &self.snapshot, self.began.elapsed())
     }
 
     /// What is counted in so long from now on.
@@ -129,6 +184,29 @@ impl Counting {
             status.keep_own(&own.owners);
         }
         status
+    }
+
+    /// Makes a report anew of what was counted, or writes another one where everything was looked
+    /// at meanwhile.
+    pub(super) fn renew(&mut self, report: &mut Report, differences: Differences) {
+        if report.look != self.looks {
+            *report = self.report(Some(differences));
+            return;
+        }
+        self.inputs.differences = Some(differences);
+        report.status.renew(&report.places, &self.snapshot, &self.inputs);
+        if self.inputs.processes.len() <= FEW_OWNERS {
+            report.status.renew_processes(&self.inputs);
+        }
+        if let Some(own) = &self.own {
+            report.status.keep_own(&own.owners);
+        }
+    }
+
+    /// A report that can be made anew.
+    pub(super) fn report(&mut self, differences: Option<Differences>) -> Report {
+        let status = self.status(differences);
+        Report { places: Places::of(&status), status, look: self.looks }
     }
 
     /// The report is to say whether what arrives goes through its ifb, where no daemon does.
@@ -238,19 +316,10 @@ impl Counting {
         let noted = instance.policy();
         question.uids.extend(noted.as_ref().map(|note| note.by));
         self.inputs.names.insert(0, Reserved::Root.to_string());
-        self.inputs.since.clear();
         for claim in self.snapshot.observation.state.claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
             if let Owner::Uid(uid) = owner {
                 question.uids.insert(*uid);
-            }
-            if !self.since {
-                continue;
-            }
-            let made =
-                std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
-            if let Ok(made) = made {
-                self.inputs.since.insert(owner.clone(), made);
             }
         }
         self.read_limits();
@@ -268,6 +337,21 @@ impl Counting {
         Ok(())
     }
 
+    /// Since when owners have their classes, where that is asked for: as long as their directories
+    /// stand.
+    fn read_times(&mut self) {
+        self.inputs.since.clear();
+        let Some(instance) = self.kernel.instance().filter(|_| self.since) else { return };
+        for claim in self.snapshot.observation.state.claims.keys() {
+            let Claim::Owner(owner) = claim else { continue };
+            let made =
+                std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
+            if let Ok(made) = made {
+                self.inputs.since.insert(owner.clone(), made);
+            }
+        }
+    }
+
     /// Which limits classes have now, where the policy in force has windows or
     /// quotas, and what was used of these.
     fn read_limits(&mut self) {
@@ -278,10 +362,16 @@ impl Counting {
             self.inputs.quotas = own.told.as_ref().map(Told::quotas).unwrap_or_default();
             return;
         }
+        let noted = self.kernel.instance().and_then(|instance| instance.policy());
+        if noted.is_some() && noted == self.plain {
+            return;
+        }
         let file = daemon::policy_applied(&self.kernel);
         let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
         let is_plain = |it: Policy| it.times.is_empty() && it.quotas().next().is_none();
+        let is_read = policy.is_some();
         if policy.is_none_or(is_plain) {
+            self.plain = noted.filter(|_| is_read);
             return;
         }
         let file = file.ok();
@@ -348,85 +438,5 @@ impl Counting {
             }
         }
         Ok(counts)
-    }
-}
-
-/// The lines of `links` of the policy in force, for the order of several; none where that cannot be
-/// read, which is no reason to show nothing.
-fn links_of_policy(kernel: &Kernel, snapshot: &Snapshot) -> Vec<LinkRef> {
-    let mut links = snapshot.observation.state.trees.keys().map(|port| &port.link);
-    let first = links.next();
-    if links.all(|link| Some(link) == first) {
-        return Vec::new();
-    }
-    let policy = daemon::policy_in_force(kernel).and_then(|file| apply::read(&file));
-    match policy {
-        Ok(policy) => policy.links.iter().map(|line| line.name.value.clone()).collect(),
-        Err(failure) => {
-            log::debug!("the links are not in the policy's order: {}", failure.message());
-            Vec::new()
-        }
-    }
-}
-
-/// The daemon that keeps the instance, and its condition.
-pub(super) fn keeper(
-    kernel: &Kernel,
-    instance: &Instance,
-) -> Result<Option<status::Daemon>, Failure> {
-    let Some(pid) = instance.keeper()? else { return Ok(None) };
-    let condition = instance.condition()?;
-    let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
-    let (state, why) = condition.map_or((None, None), |told| (Some(told.word), told.why));
-    let since = since.map(|since| since.as_secs());
-    let file = daemon::Daemon::of(kernel)?.and_then(|daemon| daemon.file());
-    Ok(Some(status::Daemon { pid, file, state, why, since }))
-}
-
-/// A change that waits to be confirmed.
-pub(super) fn pending(instance: &Instance) -> Result<Option<Pending>, Failure> {
-    let Some(guard) = instance.guards()?.first().copied() else { return Ok(None) };
-    let left = |until: SystemTime| until.duration_since(SystemTime::now()).unwrap_or_default();
-    let seconds_left = instance.confirm_until().map(|until| left(until).as_secs());
-    Ok(Some(Pending { guard, seconds_left }))
-}
-
-/// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a
-/// line of values.
-fn forwarded(proc_root: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(proc_root.join("net/snmp")).ok()?;
-    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
-    let names = lines.next()?.split_whitespace();
-    let values: BTreeMap<&str, &str> = names.zip(lines.next()?.split_whitespace()).collect();
-    values.get("ForwDatagrams")?.parse().ok()
-}
-
-/// `Ip6OutForwDatagrams` of /proc/net/snmp6 (net/ipv6/proc.c, `snmp6_seq_show`): a line for each
-/// counter.
-fn forwarded_v6(proc_root: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(proc_root.join("net/snmp6")).ok()?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
-    lines.next()?.trim().parse().ok()
-}
-
-/// What daemons have done, as the last one has written it down for root; `None`: none has.
-pub(super) fn upkeep(kernel: &Kernel) -> Option<Upkeep> {
-    let text = std::fs::read_to_string(kept::path(Totals::Daemon, &kernel.name)).ok()?;
-    Upkeep::parse(&text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_forwarded_is_read_of_both_families() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("net")).unwrap();
-        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
-        assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (None, None));
-        write("net/snmp", "Ip: Forwarding DefaultTTL ForwDatagrams\nIp: 1 64 7\nTcp: a\nTcp: 1\n");
-        write("net/snmp6", "Ip6InReceives\t\t5\nIp6OutForwDatagrams             \t3\n");
-        assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (Some(7), Some(3)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::output::Output;
-use super::{counting, daemon, scope};
+use super::{daemon, instance, scope};
 use crate::accounts::asking::Unanswered;
 use crate::accounts::{Limit, Question};
 use crate::apply::{self, Look, Options, Request, Session, Who};
@@ -288,11 +288,11 @@ fn keeping(kernel: &Kernel, policy: PolicyFound, may_see: bool) -> Result<Keepin
     };
     let instance = kernel.instance();
     let keeper = match &instance {
-        Some(instance) => counting::keeper(kernel, instance)?,
+        Some(instance) => instance::keeper(kernel, instance)?,
         None => None,
     };
     let pending = match instance {
-        Some(instance) if may_see => counting::pending(&instance)?,
+        Some(instance) if may_see => instance::pending(&instance)?,
         _ => None,
     };
     Ok(Keeping {

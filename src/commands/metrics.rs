@@ -7,7 +7,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::counting::{self, Counting};
+use super::counting::Counting;
+use super::instance;
 use super::output::{self, Output};
 use super::scope;
 use super::scrape::Scrape;
@@ -58,7 +59,7 @@ pub(super) fn metrics(
         }
     };
     let (ledger, kept) = counted(&name, &sample, locked)?;
-    let upkeep = counting::upkeep(&kernel);
+    let upkeep = instance::upkeep(&kernel);
     let page = status::metrics(&report, (&ledger, upkeep.as_ref()), options.top, format);
     let mut output = match options.http {
         true => {

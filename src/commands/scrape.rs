@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::counting::keeper;
+use super::instance::keeper;
 use super::placed::placed;
 use super::{daemon, whom};
 use crate::accounts::{Limit, Question};

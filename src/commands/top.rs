@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use super::counting::Counting;
+use super::counting::{Counting, Report};
 use super::output::{self, Output, Screen, color};
 use crate::cli::{Global, Top};
 use crate::failure::Failure;
 use crate::sample::Sample;
 use crate::status::{self, Board, Key, Size, Status, Then};
+use crate::sys::priority;
 use crate::sys::terminal::{self, Input, Terminal};
 
 /// `--exit-over` was passed.
@@ -31,6 +32,7 @@ pub(super) fn top(global: &Global, options: &Top) -> Result<Output, Failure> {
 struct Series<'a> {
     options: &'a Top,
     counting: Counting,
+    report: Report,
     last: Sample,
     /// When the next reading is due.
     due: Instant,
@@ -38,13 +40,16 @@ struct Series<'a> {
 
 impl<'a> Series<'a> {
     fn begin(global: &Global, options: &'a Top) -> Result<Series<'a>, Failure> {
+        // Who looks may wait for those who log in meanwhile.
+        priority::behind_others();
         let mut counting = Counting::begin(global)?;
         let last = counting.sample()?;
-        Ok(Series { options, counting, last, due: Instant::now() + options.interval })
+        let report = counting.report(None);
+        Ok(Series { options, counting, report, last, due: Instant::now() + options.interval })
     }
 
     /// Reads the counters and compares them with those of the last reading.
-    fn next(&mut self) -> Result<Status, Failure> {
+    fn next(&mut self) -> Result<(), Failure> {
         let sample = self.counting.sample()?;
         let differences = sample.since(&self.last);
         self.last = sample;
@@ -54,10 +59,12 @@ impl<'a> Series<'a> {
             // What was missed (the process was stopped, the machine slept) is not made up for.
             self.due = now + self.options.interval;
         }
-        Ok(self.counting.status(Some(differences)))
+        self.counting.renew(&mut self.report, differences);
+        Ok(())
     }
 
-    fn has_passed(&self, status: &Status) -> bool {
+    fn has_passed(&self) -> bool {
+        let status = &self.report.status;
         self.options.exit_over.is_some_and(|percent| status::is_over(status, percent))
     }
 
@@ -65,13 +72,14 @@ impl<'a> Series<'a> {
     fn print(&mut self, json: bool) -> Result<Output, Failure> {
         loop {
             std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
-            let status = self.next()?;
+            self.next()?;
+            let status = &self.report.status;
             let columns = terminal::size().map_or(USUAL.columns, |(_, columns)| columns);
             let output = match json {
-                true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
-                false => Output::text(status::live_table(&status, columns)),
+                true => Output::json(&serde_json::to_string(status).map_err(Failure::refused)?),
+                false => Output::text(status::live_table(status, columns)),
             };
-            let passed = self.has_passed(&status);
+            let passed = self.has_passed();
             let output = Output { status: if passed { PASSED } else { 0 }, ..output };
             if self.options.once || passed {
                 return Ok(output);
@@ -92,24 +100,25 @@ impl<'a> Series<'a> {
         let terminal = Terminal::take().map_err(Failure::refused)?;
         let screen = Screen::open().map_err(Failure::refused)?;
         let mut board = Board::default();
-        let mut status = self.counting.status(None);
+        // What is shown while the screen is stopped.
+        let mut stopped: Option<Status> = None;
         let mut typed = Vec::new();
         loop {
             let size = terminal::size().map_or(USUAL, |(rows, columns)| Size { rows, columns });
-            let lines = board.draw(&status, size, color(&io::stdout()));
+            let status = stopped.as_ref().unwrap_or(&self.report.status);
+            let lines = board.draw(status, size, color(&io::stdout()));
             if screen.show(&lines).is_err() {
                 return Ok(Output::default());
             }
             match self.follow(&terminal, &mut board, &mut typed)? {
-                Event::Draw => {}
+                Event::Draw => match board.is_paused() {
+                    true => drop(stopped.get_or_insert_with(|| self.report.status.clone())),
+                    false => stopped = None,
+                },
                 Event::End => return Ok(Output::default()),
                 Event::Due => {
-                    let next = self.next()?;
-                    let passed = self.has_passed(&next);
-                    if !board.is_paused() {
-                        status = next;
-                    }
-                    if passed {
+                    self.next()?;
+                    if self.has_passed() {
                         return Ok(Output { status: PASSED, ..Output::default() });
                     }
                 }

@@ -7,6 +7,7 @@ mod clock;
 mod containers;
 mod counted;
 mod defaulted;
+mod drops;
 mod error;
 mod limited;
 mod links;

@@ -2,6 +2,8 @@
 //! value or `None`. The crates' own parsers of whole messages give up on the first attribute that
 //! they do not understand; here an unknown attribute hides no class.
 
+use std::borrow::Cow;
+
 use netlink_packet_core::NLA_TYPE_MASK;
 
 /// The attributes in `bytes` as (type without flags, value). Ends at the first one that does not
@@ -40,8 +42,13 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// A NUL-terminated string; bytes that are no UTF-8 become the replacement character.
 pub(crate) fn text(bytes: &[u8]) -> String {
+    borrowed(bytes).into_owned()
+}
+
+/// The same, where it lies.
+pub(crate) fn borrowed(bytes: &[u8]) -> Cow<'_, str> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    String::from_utf8_lossy(&bytes[..end])
 }
 
 /// One attribute with its padding, as the kernel writes it.

@@ -33,14 +33,14 @@ impl Undecodable {
 /// One record of a dump; `None`: the message is about something else.
 pub type Decoded<T> = Result<Option<T>, Undecodable>;
 
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(super) const TCA_KIND: u16 = 1;
+pub(super) const TCA_OPTIONS: u16 = 2;
 const TCA_XSTATS: u16 = 4;
-const TCA_STATS2: u16 = 7;
+pub(super) const TCA_STATS2: u16 = 7;
 const TCA_CHAIN: u16 = 11;
 
 pub(super) const TCA_STATS_BASIC: u16 = 1;
-const TCA_STATS_QUEUE: u16 = 3;
+pub(super) const TCA_STATS_QUEUE: u16 = 3;
 const TCA_STATS_APP: u16 = 4;
 pub(super) const TCA_STATS_PKT64: u16 = 8;
 
@@ -205,7 +205,7 @@ pub fn qdisc(message: Message<'_>) -> Decoded<QdiscRecord> {
             _ => Vec::new(),
         },
         counters: counters(&tc, false),
-        kind: tc.kind,
+        kind: tc.kind.into_owned(),
     }))
 }
 
@@ -238,7 +238,7 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
     let detail = match (tc.find(TCA_OPTIONS), tc.handle.0) {
         (None, 0) => FilterDetail::Pref,
         (None, _) => FilterDetail::Other,
-        (Some(options), _) => match tc.kind.as_str() {
+        (Some(options), _) => match &*tc.kind {
             cls_u32::KIND => FilterDetail::U32(cls_u32::read(options)),
             "cgroup" => FilterDetail::Cgroup { plain: plain_cgroup(options) },
             "bpf" => bpf(options),
@@ -255,7 +255,7 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
         binds: binds(&tc),
         hits: (tc.kind == cls_u32::KIND).then(|| cls_u32::hits(tc.find(TCA_OPTIONS)?)).flatten(),
         detail,
-        kind: tc.kind,
+        kind: tc.kind.into_owned(),
     }))
 }
 
@@ -299,7 +299,7 @@ struct Tc<'a> {
     handle: ClassId,
     raw_parent: u32,
     info: u32,
-    kind: String,
+    kind: std::borrow::Cow<'a, str>,
     attributes: &'a [u8],
 }
 
@@ -316,7 +316,9 @@ impl<'a> Tc<'a> {
             handle: ClassId(header.handle.into()),
             raw_parent: header.parent.into(),
             info: header.info,
-            kind: attr::find(attributes, TCA_KIND).map(attr::text).ok_or(bad("it has no kind"))?,
+            kind: attr::find(attributes, TCA_KIND)
+                .map(attr::borrowed)
+                .ok_or(bad("it has no kind"))?,
             attributes,
         }))
     }
@@ -333,7 +335,7 @@ impl<'a> Tc<'a> {
 /// `TCA_U32_CLASSID`, `TCA_BASIC_CLASSID`, `TCA_FLOWER_CLASSID`… are all the first attribute of
 /// their kind (linux/pkt_cls.h); `TCA_BPF_CLASSID` is the third, and names only our root.
 fn binds(tc: &Tc<'_>) -> Option<ClassId> {
-    let kind = match tc.kind.as_str() {
+    let kind = match &*tc.kind {
         "u32" | "basic" | "flower" | "matchall" | "fw" | "route" => 1,
         "bpf" => 3,
         _ => return None,

@@ -15,6 +15,7 @@ mod captured;
 pub mod cls_u32;
 pub mod decode;
 pub mod device;
+pub mod dropped;
 pub mod extack;
 pub mod flow_name;
 pub mod hooks;

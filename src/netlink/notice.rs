@@ -1,8 +1,10 @@
 //! rtnetlink's notices to everybody who listens: which link one is about. What has changed there is
 //! read anew, since notices come late and can be lost.
 
-use super::{RTM_NEWLINK, RTM_NEWROUTE, attr, decode};
-use crate::tree::LinkName;
+use super::decode::{self, TCA_KIND, TCA_OPTIONS};
+use super::{RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, TC_H_ROOT, attr, htb};
+use crate::tree::{LinkName, Mark};
+use crate::units::ClassId;
 
 const RTM_DELLINK: u16 = 17;
 const RTM_DELROUTE: u16 = 25;
@@ -11,6 +13,10 @@ const TRAFFIC_CONTROL: std::ops::RangeInclusive<u16> = 36..=46;
 /// `struct ifinfomsg`; the index is its second word, as in `struct tcmsg`.
 const IFINFOMSG: usize = 16;
 const IFLA_IFNAME: u16 = 3;
+/// `struct tcmsg`: its length, and where two of its words are.
+const TCMSG: usize = 20;
+const HANDLE: usize = 8;
+const PARENT: usize = 12;
 const AF_UNSPEC: u8 = 0;
 
 /// What a notice is about.
@@ -42,11 +48,27 @@ pub fn notice(kind: u16, payload: &[u8]) -> Option<Notice> {
         }
         // `struct rtmsg`: family, and the length of the destination's prefix.
         RTM_NEWROUTE | RTM_DELROUTE => (*payload.get(1)? == 0).then_some(Notice::DefaultRoute),
+        RTM_NEWQDISC if is_our_root(payload) => None,
         kind if TRAFFIC_CONTROL.contains(&kind) => {
             Some(Notice::TrafficControl(attr::u32_at(payload, 4)?))
         }
         _ => None,
     }
+}
+
+/// Whether a new qdisc is a root of shaper's. The kernel tells everybody also what it answers to a
+/// question for one qdisc (`tc_get_qdisc`, net/sched/sch_api.c), and `top` asks for the root of an
+/// ifb with each reading: that is no change. Where such a root comes, the end of the one before it
+/// is told, too, and the classes below it.
+fn is_our_root(payload: &[u8]) -> bool {
+    let word = |at| attr::u32_at(payload, at);
+    if (word(HANDLE), word(PARENT)) != (Some(ClassId::ROOT.0), Some(TC_H_ROOT)) {
+        return false;
+    }
+    let attributes = payload.get(TCMSG..).unwrap_or(&[]);
+    let is_htb = attr::find(attributes, TCA_KIND).map(attr::borrowed).as_deref() == Some(htb::KIND);
+    let globals = attr::find(attributes, TCA_OPTIONS).filter(|_| is_htb).and_then(htb::globals);
+    globals.is_some_and(|globals| Mark::is_shaper(globals.rate2quantum))
 }
 
 #[cfg(test)]
@@ -72,5 +94,24 @@ mod tests {
         assert_eq!(notice(RTM_NEWROUTE, &[2, 0, 0, 0]), Some(Notice::DefaultRoute));
         assert_eq!(notice(RTM_NEWROUTE, &[2, 24, 0, 0]), None, "a route to somewhere");
         assert_eq!(notice(28, &payload), None, "a neighbour");
+    }
+
+    #[test]
+    fn what_is_answered_of_our_root_is_no_change_and_its_end_is() {
+        let qdisc = |handle: u32, r2q: u32| {
+            let header = [0, 9, handle, TC_H_ROOT, 0].map(u32::to_ne_bytes).concat();
+            // TCA_HTB_INIT.
+            let glob = [3, r2q, 0xfffe, 0, 0].map(u32::to_ne_bytes).concat();
+            let options = attr::attribute(TCA_OPTIONS, &attr::attribute(2, &glob));
+            [header, attr::attribute(TCA_KIND, b"htb\0"), options].concat()
+        };
+        let mark = Mark::for_instance("shaper").0;
+        let changed = Some(Notice::TrafficControl(9));
+        let of = |kind, payload: &[u8]| notice(kind, payload);
+        assert_eq!(of(RTM_NEWQDISC, &qdisc(ClassId::ROOT.0, mark)), None);
+        assert_eq!(of(37, &qdisc(ClassId::ROOT.0, mark)), changed, "RTM_DELQDISC");
+        assert_eq!(of(RTM_NEWQDISC, &qdisc(ClassId::ROOT.0, 10)), changed, "somebody else's");
+        assert_eq!(of(RTM_NEWQDISC, &qdisc(0x2_0000, mark)), changed);
+        assert_eq!(of(RTM_NEWQDISC, &qdisc(ClassId::ROOT.0, mark)[..30]), changed);
     }
 }

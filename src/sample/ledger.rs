@@ -209,24 +209,29 @@ impl Line<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Owners;
     use super::*;
     use crate::tree::{Key, Owner};
     use crate::units::Minor;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn port() -> Port {
         LinkName::new("eth0").unwrap().egress()
     }
 
     fn sample(readings: &[(u16, Whose, u64)]) -> Sample {
-        let reading = |(minor, whose, bytes): &(u16, Whose, u64)| {
-            let counters =
-                Counters { sent_bytes: *bytes, sent_packets: bytes / 100, ..Counters::default() };
-            let key = (port(), ClassId::ours(Minor(*minor)));
-            (key, Reading { whose: whose.clone(), counters })
+        let class = |minor: &u16| ClassId::ours(Minor(*minor));
+        let owners = readings.iter().map(|(minor, whose, _)| (class(minor), whose.clone()));
+        let counters = |(minor, _, bytes): &(u16, Whose, u64)| {
+            let (sent_bytes, sent_packets) = (*bytes, bytes / 100);
+            (class(minor), Counters { sent_bytes, sent_packets, ..Counters::default() })
         };
-        let readings = readings.iter().map(reading).collect();
-        Sample { readings, ..Sample::default() }
+        Sample {
+            owners: Owners(Arc::new(owners.collect())),
+            counted: [(port(), readings.iter().map(counters).collect())].into(),
+            ..Sample::default()
+        }
     }
 
     fn ann() -> Whose {

@@ -6,10 +6,11 @@ mod passing;
 mod upkeep;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::observe::{Passage, Snapshot};
-use crate::tree::{Claim, Counters, LinkName, Owner, Port};
+use crate::tree::{Claim, Counted, Counters, LinkName, Owner, Port};
 use crate::units::ClassId;
 
 pub use ledger::Ledger;
@@ -40,11 +41,16 @@ struct Reading {
     counters: Counters,
 }
 
+/// Whose packets each class counts: found out once for all samples between two looks at everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners(Arc<BTreeMap<ClassId, Whose>>);
+
 /// The counters of all classes at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     at: Duration,
-    readings: BTreeMap<(Port, ClassId), Reading>,
+    owners: Owners,
+    counted: Counted,
     passages: BTreeMap<LinkName, Passage>,
 }
 
@@ -52,7 +58,7 @@ pub struct Sample {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     over: Duration,
-    counted: BTreeMap<(Port, ClassId), Counters>,
+    counted: Counted,
     passed: BTreeMap<LinkName, Passed>,
 }
 
@@ -69,10 +75,9 @@ pub struct Pace {
     pub borrowed_percent: u8,
 }
 
-impl Sample {
-    /// What a look has counted; `at`: the moment of the look, after any moment that is the same for
-    /// all samples.
-    pub fn of(snapshot: &Snapshot, at: Duration) -> Sample {
+impl Owners {
+    /// Whose each class is that a look has seen.
+    pub fn of(snapshot: &Snapshot) -> Owners {
         let claims = &snapshot.observation.state.claims;
         let owned = claims.iter().filter_map(|(claim, classid)| {
             let whose = match claim {
@@ -87,42 +92,77 @@ impl Sample {
         by_class.insert(ClassId::LINK, Whose::Link);
         by_class.insert(ClassId::DEFAULT, Whose::Default);
         by_class.insert(ClassId::UNSHAPED, Whose::Unshaped);
-        let mut readings = BTreeMap::new();
+        // No class has this number.
+        by_class.insert(ClassId::ROOT, Whose::Direct);
+        Owners(Arc::new(by_class))
+    }
+}
+
+impl Sample {
+    /// What a look has counted; `at`: the moment of the look, after any moment that is the same for
+    /// all samples.
+    pub fn of(snapshot: &Snapshot, at: Duration) -> Sample {
+        Sample::by(Owners::of(snapshot), snapshot, at)
+    }
+
+    /// The same, where it is known whose the classes are.
+    pub fn by(owners: Owners, snapshot: &Snapshot, at: Duration) -> Sample {
+        let mut counted = Counted::new();
         for (port, classes) in &snapshot.counters {
-            for (classid, counters) in classes {
-                // The classes of shards count what their users' classes count.
-                let Some(whose) = by_class.get(classid) else { continue };
-                let reading = Reading { whose: whose.clone(), counters: *counters };
-                readings.insert((port.clone(), *classid), reading);
-            }
+            // The classes of shards count what their users' classes count.
+            let known = classes.iter().filter(followed(&owners.0));
+            let known = known.map(|(classid, counters)| (*classid, *counters)).collect();
+            counted.insert(port.clone(), known);
         }
         for (port, packets) in &snapshot.direct_packets {
             let counters = Counters { sent_packets: u64::from(*packets), ..Counters::default() };
-            let reading = Reading { whose: Whose::Direct, counters };
-            readings.insert((port.clone(), ClassId::ROOT), reading);
+            counted.entry(port.clone()).or_default().insert(ClassId::ROOT, counters);
         }
-        Sample { at, readings, passages: snapshot.passages.clone() }
+        Sample { at, owners, counted, passages: snapshot.passages.clone() }
     }
 
     /// What was counted since an earlier sample.
     pub fn since(&self, earlier: &Sample) -> Differences {
-        let counted = self.readings.iter().map(|(key, reading)| {
-            let before = earlier.readings.get(key).filter(|before| before.whose == reading.whose);
-            let before = before.map(|before| before.counters).unwrap_or_default();
-            (key.clone(), counted(&before, &reading.counters))
-        });
+        let none = BTreeMap::new();
+        let is_same = Arc::ptr_eq(&self.owners.0, &earlier.owners.0);
+        let has_same_owner =
+            |id: &ClassId| is_same || self.owners.0.get(id) == earlier.owners.0.get(id);
+        let of_port = |(port, classes): (&Port, &BTreeMap<ClassId, Counters>)| {
+            let mut before = earlier.counted.get(port).unwrap_or(&none).iter().peekable();
+            let of_class = |(classid, now): (&ClassId, &Counters)| {
+                while before.next_if(|(earlier, _)| *earlier < classid).is_some() {}
+                let before = before.next_if(|(earlier, _)| *earlier == classid);
+                let before = before.filter(|_| has_same_owner(classid));
+                let before = before.map(|(_, counters)| *counters).unwrap_or_default();
+                (*classid, counted(&before, now))
+            };
+            (port.clone(), classes.iter().map(of_class).collect())
+        };
+        let counted = self.counted.iter().map(of_port).collect();
         let over = self.at.saturating_sub(earlier.at);
         let passed = self.passages.iter().filter_map(|(link, now)| {
             Some((link.clone(), Passed::between(earlier.passages.get(link)?, now, over)))
         });
-        Differences { over, counted: counted.collect(), passed: passed.collect() }
+        Differences { over, counted, passed: passed.collect() }
     }
 
     /// Each class's counters, by port and class, with whose they are.
     fn readings(&self) -> impl Iterator<Item = (&Port, ClassId, &Whose, &Counters)> {
-        let each =
-            |((port, classid), Reading { whose, counters })| (port, *classid, whose, counters);
-        self.readings.iter().map(each)
+        self.counted.iter().flat_map(|(port, classes)| {
+            let whose = |classid| self.owners.0.get(classid);
+            classes.iter().filter_map(move |(id, counters)| Some((port, *id, whose(id)?, counters)))
+        })
+    }
+}
+
+/// Whether a class is in the map, for classes that are asked for in order.
+fn followed<'a, V, W>(
+    by_class: &'a BTreeMap<ClassId, V>,
+) -> impl FnMut(&(&ClassId, &W)) -> bool + use<'a, V, W> {
+    let mut rest = by_class.keys().peekable();
+    move |(classid, _)| {
+        while rest.next_if(|other| other < classid).is_some() {}
+        rest.peek() == Some(classid)
     }
 }
 
@@ -139,9 +179,22 @@ impl Differences {
 
     /// What a class does now; `None`: the class was not there, or no time has passed.
     pub fn pace(&self, port: &Port, classid: ClassId) -> Option<Pace> {
-        let counted = self.counted.get(&(port.clone(), classid))?;
+        self.pace_of(self.counted.get(port)?.get(&classid)?)
+    }
+
+    /// What the classes of a port have counted, in order.
+    pub fn counted(&self, port: &Port) -> impl Iterator<Item = (ClassId, &Counters)> {
+        self.counted.get(port).into_iter().flatten().map(|(classid, counters)| (*classid, counters))
+    }
+
+    /// What a class does now that has counted so much in this time; `None`: no time has passed.
+    pub fn pace_of(&self, counted: &Counters) -> Option<Pace> {
         let micros = self.over.as_micros();
         let a_second = |number: u64, seconds: u128| {
+            // Most of many classes do nothing, and a division of this width takes its time.
+            if number == 0 {
+                return (micros > 0).then_some(0);
+            }
             let number = u128::from(number) * seconds * 1_000_000 + micros / 2;
             u64::try_from(number.checked_div(micros)?).ok()
         };

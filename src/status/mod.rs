@@ -5,12 +5,16 @@ mod cells;
 mod defaulted;
 mod guests;
 mod limit;
+mod listed;
 mod live;
 mod metrics;
+mod numbers;
 mod own;
 mod quota;
+mod renew;
 mod repaired;
 mod report;
+mod rows;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +30,7 @@ pub use limit::{Limit, Limits, limits};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use quota::{Quota, quotas};
+pub use renew::Places;
 pub use repaired::rows as repaired;
 pub use report::{
     ClassNumbers, Connections, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce,

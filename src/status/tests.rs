@@ -1,8 +1,9 @@
 //! Tables and screens of stated reports.
 
 use super::limit::Limit;
-use super::live::{Order, Sort, lines};
+use super::live::Table;
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
+use super::rows::{Order, Sort};
 use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
 use crate::model::By;
 use crate::tree;
@@ -177,7 +178,8 @@ fn both_directions_of_a_user_are_one_row_below_the_group() {
 
 /// The names of the rows, with the group's brackets.
 fn names(order: &Order) -> Vec<String> {
-    let (_, lines) = lines(&busy(), order, 120);
+    let status = busy();
+    let lines = Table::new(&status, order, 120, usize::MAX).lines(0..usize::MAX);
     let rows = lines.iter().filter(|line| line.starts_with(' '));
     rows.map(|row| row.split_whitespace().next().unwrap().to_string()).collect()
 }
@@ -200,6 +202,37 @@ fn rows_are_sorted_and_filtered_within_their_groups() {
     assert_eq!(only("zoe"), Vec::<String>::new());
 }
 
+/// Whatever is sorted, filtered and scrolled: what a screen shows is a part of the whole list.
+#[test]
+fn a_part_of_the_list_is_the_same_as_the_whole_list_there() {
+    let mut status = busy();
+    let number = |at: u64| at * 7_919 % 31;
+    let more = (0..200).map(|at| {
+        let group = ["students", "year1"].into_iter().nth(number(at) as usize % 5);
+        let now = Now { queue_ms: number(at + 5), ..now(number(at), number(at + 3)) };
+        user(&format!("u{}", number(at) * 1_000 + at), &format!("1:1{at:x}"), group, now)
+    });
+    status.links[0].users.extend(more);
+    let both_ways = status.links[0].users[7].clone();
+    status.links[1].users.insert(0, both_ways);
+    for sort in [Sort::Up, Sort::Down, Sort::OfCap, Sort::Queue, Sort::Processes, Sort::Name] {
+        for (flat, filter) in [(false, ""), (true, ""), (false, "2"), (true, "7"), (false, "year")]
+        {
+            let order = Order { sort, flat, filter: filter.to_string() };
+            let whole = Table::new(&status, &order, 80, usize::MAX);
+            let all = whole.lines(0..usize::MAX);
+            assert_eq!(all.len(), whole.len());
+            for begin in [0, 1, 2, 5, 20, 150, 199, 500] {
+                let end = begin + 21;
+                let part = Table::new(&status, &order, 80, end);
+                assert_eq!(part.len(), all.len(), "{order:?}");
+                let shown: Vec<String> = all.iter().skip(begin).take(21).cloned().collect();
+                assert_eq!(part.lines(begin..end), shown, "{order:?} from {begin} on");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_group_without_what_is_above_it_is_shown_with_its_members() {
     let mut status = busy();
@@ -207,7 +240,8 @@ fn a_group_without_what_is_above_it_is_shown_with_its_members() {
         link.groups.retain(|group| group.group == "year1");
         link.users.retain(|user| user.user == "ann");
     }
-    let (_, lines) = lines(&status, &Order::default(), 120);
+    let table = Table::new(&status, &Order::default(), 120, usize::MAX);
+    let lines = table.lines(0..usize::MAX);
     let has = |name: &str| lines.iter().any(|line| line.trim_start().starts_with(name));
     assert!(has("[year1]") && has("ann"), "{lines:#?}");
 }

@@ -2,9 +2,10 @@
 //! becomes the lines of a screen.
 
 use super::cells::clipped;
-use super::live::{self, Order, Sort};
+use super::live::Table;
 use super::quota::quota_lines;
 use super::report::Status;
+use super::rows::{Order, Sort};
 use crate::text::shown;
 
 /// What somebody pressed.
@@ -157,16 +158,20 @@ impl Board {
             screen.resize(rows, String::new());
             return screen;
         }
-        let (headings, mut lines) = live::lines(status, &self.order, columns);
-        lines.extend(quota_lines(&status.quotas).iter().map(|line| clipped(line, columns)));
+        let page = rows.saturating_sub(3);
+        let table = Table::new(status, &self.order, columns, self.scrolled.saturating_add(page));
+        let quotas = quota_lines(&status.quotas);
         let emphasis = |line: String| match color {
             true => format!("\x1b[7m{line}\x1b[0m"),
             false => line,
         };
-        let mut screen = vec![clipped(&self.first(status), columns), emphasis(headings)];
-        (self.page, self.rows) = (rows.saturating_sub(3), lines.len());
-        let begin = self.scrolled.min(lines.len().saturating_sub(self.page));
-        let mut page: Vec<String> = lines.into_iter().skip(begin).take(self.page).collect();
+        let mut screen = vec![clipped(&self.first(status), columns), emphasis(table.headings())];
+        (self.page, self.rows) = (page, table.len() + quotas.len());
+        let begin = self.scrolled.min(self.rows.saturating_sub(self.page));
+        let mut page = table.lines(begin..begin + self.page);
+        let quotas = quotas.iter().skip(begin.saturating_sub(table.len()));
+        let quotas = quotas.take(self.page - page.len());
+        page.extend(quotas.map(|line| clipped(line, columns)));
         if status.links.is_empty() {
             page.push("nothing is shaped here; `shaper apply` does it".to_string());
         }
@@ -182,7 +187,8 @@ impl Board {
         let sort = sort.map_or("", |(_, _, word)| word);
         let mut line = format!("shaper top  sorted by {sort}");
         if let Some(over) = status.interval_ms {
-            line.push_str(&format!("  over {}.{} s", over / 1000, over % 1000 / 100));
+            let tenths = (over + 50) / 100;
+            line.push_str(&format!("  over {}.{} s", tenths / 10, tenths % 10));
         }
         if !self.order.filter.is_empty() {
             line.push_str(&format!("  only *{}*", shown(&self.order.filter)));

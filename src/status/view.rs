@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::guests::Guests;
 use super::limit::{Limit, Limits};
+use super::numbers::{Below, below, interval_ms, warnings};
 use super::quota::Quota;
 use super::report::{
-    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Repaired, Retired, Rule,
+    ClassNumbers, Daemon, Group, Link, Pending, PolicyInForce, Pool, Repaired, Retired, Rule,
     Status, User,
 };
 use super::{defaulted, unclaimed};
@@ -15,7 +16,7 @@ use crate::facts::RootQdisc;
 use crate::host::observe::{CountedService, Service, Snapshot};
 use crate::model::InnerLink;
 use crate::policy::{self, LinkRef};
-use crate::sample::{self, Differences};
+use crate::sample::Differences;
 use crate::text::Foreign;
 use crate::tree::{
     self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, LinkName, Owner, Port,
@@ -69,6 +70,13 @@ pub struct StatusInputs {
     pub glimpse: Option<Differences>,
 }
 
+impl StatusInputs {
+    /// The interval that is to say whether what arrives goes through its ifb.
+    pub(super) fn moment(&self) -> Option<&Differences> {
+        self.differences.as_ref().or(self.glimpse.as_ref())
+    }
+}
+
 /// Makes the report from a look at the kernel. Pure.
 pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     let observation = &snapshot.observation;
@@ -87,7 +95,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         observation.state.claims.iter().filter_map(group).collect();
     let mut status = Status {
         version: 1,
-        interval_ms: inputs.differences.as_ref().map(|it| it.over().as_millis() as u64),
+        interval_ms: inputs.differences.as_ref().map(interval_ms),
         links: trees
             .into_iter()
             .map(|(port, tree)| View::new(snapshot, inputs, (port, tree), &groups).link())
@@ -138,13 +146,6 @@ struct View<'a> {
     below: BTreeMap<ClassId, Below>,
 }
 
-/// What waits in the leaves below an inner class, and what they drop.
-#[derive(Clone, Copy, Default)]
-struct Below {
-    backlog_bytes: u64,
-    drops_in_1000: u64,
-}
-
 impl<'a> View<'a> {
     fn new(
         snapshot: &'a Snapshot,
@@ -152,21 +153,7 @@ impl<'a> View<'a> {
         (port, tree): (&'a Port, &'a Tree),
         groups: &'a BTreeMap<ClassId, &'a tree::Group>,
     ) -> View<'a> {
-        let mut below: BTreeMap<ClassId, Below> = BTreeMap::new();
-        let differences = inputs.differences.as_ref();
-        for (id, class) in &tree.classes {
-            let Role::Leaf { .. } = class.role else { continue };
-            let backlog = snapshot.counters(port, *id).map_or(0, |it| it.backlog_bytes);
-            let drops =
-                differences.and_then(|it| it.pace(port, *id)).map_or(0, |it| it.drops_in_1000);
-            let mut above = if backlog + drops > 0 { tree.parent(*id) } else { None };
-            while let Some(parent) = above {
-                let sums = below.entry(parent).or_default();
-                sums.backlog_bytes += backlog;
-                sums.drops_in_1000 += drops;
-                above = tree.parent(parent);
-            }
-        }
+        let below = below(snapshot, inputs.differences.as_ref(), port, tree);
         View { snapshot, inputs, port, tree, groups, below }
     }
 
@@ -175,24 +162,6 @@ impl<'a> View<'a> {
             Direction::Egress => Vec::new(),
             Direction::Ingress => self.snapshot.facts().said_beside(&self.port.link),
         }
-    }
-
-    /// What the interval shows. Some drivers' counters are a second old, so that of a device of
-    /// hardware one interval says nothing unless it is known who may be in the way.
-    fn warnings(&self) -> Vec<String> {
-        let StatusInputs { differences, glimpse, .. } = self.inputs;
-        let Some(differences) = differences.as_ref().or(glimpse.as_ref()) else {
-            return Vec::new();
-        };
-        let (link, observation) = (&self.port.link, &self.snapshot.observation);
-        if self.port.direction == Direction::Egress {
-            return Vec::new();
-        }
-        let suspects = sample::suspects(link, observation);
-        let facts = observation.facts.links.get(link);
-        let is_exact = facts.is_some_and(|facts| facts.kind.is_some());
-        let said = differences.passed(link).said(link, differences.over(), &suspects);
-        said.filter(|_| is_exact || !suspects.is_empty()).into_iter().collect()
     }
 
     /// What tells users apart. What arrives is whose the flow is that leaves.
@@ -258,7 +227,7 @@ impl<'a> View<'a> {
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
             beside: self.beside(),
-            warnings: self.warnings(),
+            warnings: warnings(self.snapshot, self.inputs.moment(), self.port),
             direct_packets: self.snapshot.direct_packets.get(self.port).copied().unwrap_or(0),
         }
     }
@@ -344,8 +313,6 @@ impl<'a> View<'a> {
         let psched = self.snapshot.observation.facts.psched;
         let counters = self.snapshot.counters(self.port, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
-        let below = self.below.get(&id).copied().unwrap_or_default();
-        let backlog_bytes = counters.backlog_bytes + below.backlog_bytes;
         let (prio, quantum) = match class.role {
             Role::Inner => (None, None),
             Role::Leaf { prio, quantum } => (Some(prio), Some(quantum.0)),
@@ -353,7 +320,7 @@ impl<'a> View<'a> {
         let strange = self.snapshot.observation.strange.get(self.port);
         let strange_leaf = || strange?.leaves.get(&id).map(|_| FoundLeaf::STRANGE);
         let is_written = class.guarantee() == Guarantee::Written;
-        Some(ClassNumbers {
+        let mut numbers = ClassNumbers {
             rate_bit,
             ceil_bit: class.ceil.bits_per_second(),
             asked_rate_bit: is_written.then_some(rate_bit),
@@ -363,28 +330,17 @@ impl<'a> View<'a> {
             cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
             boost_bytes: class.boost().map(|boost| boost.0),
             leaf: self.tree.leaves.get(&id).map(LeafQdisc::kind).or_else(strange_leaf),
-            sent_bytes: counters.sent_bytes,
-            sent_packets: counters.sent_packets,
-            drops: counters.drops,
-            overlimits: counters.overlimits,
-            backlog_bytes,
-            lends: counters.lends,
-            borrows: counters.borrows,
-            now: self.now(id, class, backlog_bytes),
-        })
-    }
-
-    fn now(&self, id: ClassId, class: &Class, backlog_bytes: u64) -> Option<Now> {
-        let pace = self.inputs.differences.as_ref()?.pace(self.port, id)?;
-        let leaves = self.below.get(&id).map(|below| below.drops_in_1000);
-        let leaves_at = pace.bits.max(class.rate.bits_per_second()).max(1);
-        Some(Now {
-            now_bit: pace.bits,
-            now_packets: pace.packets,
-            of_ceil_percent: sample::percent(pace.bits, class.ceil.bits_per_second()),
-            borrowed_percent: pace.borrowed_percent,
-            queue_ms: backlog_bytes.saturating_mul(8_000).div_ceil(leaves_at),
-            drops_in_1000: leaves.unwrap_or(pace.drops_in_1000),
-        })
+            sent_bytes: 0,
+            sent_packets: 0,
+            drops: 0,
+            overlimits: 0,
+            backlog_bytes: 0,
+            lends: 0,
+            borrows: 0,
+            now: None,
+        };
+        let pace = self.inputs.differences.as_ref().and_then(|it| it.pace(self.port, id));
+        numbers.count(&counters, self.below.get(&id), pace);
+        Some(numbers)
     }
 }

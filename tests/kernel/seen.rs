@@ -1,6 +1,8 @@
 //! What `top` and `status` say of traffic, beside what its receiver saw.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use crate::support::command::run;
 use crate::support::counters::classes;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
-use crate::support::program::{apply, shaper};
+use crate::support::program::{apply, binary, shaper};
 use crate::support::rates::{MBIT, between, within};
 use crate::support::world::{Family, World};
 
@@ -144,6 +146,22 @@ fn what_top_says_agrees_with_the_receiver() {
     let free = row(up, "users", "bob");
     assert_eq!(free["drops_per_1000_seconds"], 0, "{free}");
     assert_eq!((&capped["processes"], &free["processes"]), (&3.into(), &2.into()));
+    // From one reading to the next, too: the list of what leaves have dropped is read again.
+    let mut live = Command::new(binary())
+        .args(["top", "--json", "--interval", "0.4"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start top");
+    let lines = BufReader::new(live.stdout.take().expect("its lines")).lines();
+    let reports = lines.take(4).map(|line| {
+        let report: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        let ann = row(way(&report, "egress"), "users", "ann");
+        (ann["drops"].as_u64().expect("drops"), ann["sent_packets"].as_u64().expect("packets"))
+    });
+    let reports: Vec<(u64, u64)> = reports.collect();
+    let _ = (live.kill(), live.wait());
+    let grow = reports.windows(2).all(|two| two[0].0 < two[1].0 && two[0].1 < two[1].1);
+    assert!(grow, "her queue drops all the time: {reports:?}");
     // For scripts.
     let passed = |percent: &str| {
         shaper(&["top", "--once", "--interval", "1", "--exit-over", percent]).status

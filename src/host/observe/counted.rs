@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ObserveError;
 use super::passage::passages;
 use super::snapshot::Snapshot;
-use super::tree::{Ours, count_leaves_drops};
+use super::tree::Ours;
+use crate::facts::Observation;
 use crate::host::Kernel;
 use crate::netlink::decode;
 use crate::netlink::request::{dump, root};
 use crate::netlink::sent;
-use crate::sys::route::SocketError;
+use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{Counted, KernelState, LinkName, Port};
 use crate::units::ClassId;
 
@@ -21,42 +22,48 @@ use crate::units::ClassId;
 /// # Errors
 /// The socket; a list that the kernel refuses means that the link is gone.
 pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool, ObserveError> {
-    let state = &snapshot.observation.state;
+    let Observation { state, facts, strange, .. } = &snapshot.observation;
+    let mut ports = Vec::new();
+    for (port, tree) in &state.trees {
+        let Some(ifindex) = facts.ifindex(port) else { return Ok(false) };
+        ports.push((port, tree, ifindex));
+    }
+    let roots = ports.iter().map(|(.., ifindex)| *ifindex).collect();
+    let is_told = strange.values().all(|strange| strange.leaves.is_empty());
+    snapshot.drops.read(&roots, is_told)?;
     let claimed: BTreeSet<ClassId> =
         state.claims.values().filter_map(|id| id.our_class()).collect();
     let ours = Ours::new(&claimed);
     let mut counted = Counted::new();
-    let all_qdiscs = match state.trees.is_empty() {
-        true => Vec::new(),
-        false => kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)?,
-    };
-    for (port, tree) in &state.trees {
-        let Some(ifindex) = snapshot.facts().ifindex(port) else { return Ok(false) };
-        let mut counters = BTreeMap::new();
-        let mut with_leaf = Vec::new();
+    let mut netlink = Netlink::in_parts()?;
+    for (port, tree, ifindex) in ports {
+        let mut records = Vec::with_capacity(tree.classes.len());
         for qdisc in ours.qdiscs() {
-            let classes =
-                match kernel.netlink.dump(&dump::classes_of(ifindex, qdisc), decode::class) {
-                    Ok(classes) => classes,
-                    Err(SocketError::Refused(_)) => return Ok(false),
-                    Err(error) => return Err(error.into()),
-                };
-            for record in classes.into_iter().filter(|record| ours.has(record.classid)) {
-                if tree.classes.get(&record.classid) != Some(&record.class) {
-                    return Ok(false);
+            let question = dump::classes_of(ifindex, qdisc);
+            match netlink.dump(&question, decode::class) {
+                Ok(classes) => records.extend(classes),
+                Err(SocketError::Refused(_)) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The kernel lists classes by hash. In order they are compared without a search for each.
+        records.sort_unstable_by_key(|record| record.classid);
+        let mut known = tree.classes.iter().peekable();
+        let mut counters = Vec::with_capacity(tree.classes.len());
+        for record in &records {
+            match known.next_if(|(classid, _)| **classid == record.classid) {
+                Some((_, class)) if *class == record.class => {
+                    counters.push((record.classid, snapshot.drops.count(record)));
                 }
-                counters.insert(record.classid, record.counters);
-                with_leaf.push((record.classid, record.leaf));
+                None if !ours.has(record.classid) => {}
+                _ => return Ok(false),
             }
         }
         if counters.len() != tree.classes.len() {
             return Ok(false);
         }
-        let here = all_qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex);
-        count_leaves_drops(here, &with_leaf, &mut counters);
-        counted.insert(port.clone(), counters);
+        counted.insert(port.clone(), counters.into_iter().collect());
     }
-    let facts = &snapshot.observation.facts;
     let index = |name: &LinkName| match facts.links.get(name) {
         Some(link) => Some(link.ifindex),
         None => facts.ifbs.get(name).copied(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::drops::LeavesDrops;
 use super::passage::Passage;
 use super::tree::{RuleHits, SeenTree};
 use crate::facts::{Facts, Observation};
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub passages: BTreeMap<LinkName, Passage>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
+    /// What leaves have dropped; empty until counters are read again.
+    pub(super) drops: LeavesDrops,
 }
 
 impl Snapshot {
