@@ -9,7 +9,7 @@ use super::quotas::{self, Quotas};
 use super::schedule::Schedule;
 use super::senders::Senders;
 use super::shaped::Links;
-use super::{Matcher, Model, arriving, claims, groups, inner, links, nodes, proxied, rules};
+use super::{Matcher, Model, arriving, claims, groups, inner, links, nodes, proxied, rules, steps};
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
 ///
@@ -76,6 +76,7 @@ pub fn build(
     }
     schedule.notes(policy, facts.now, &mut findings);
     quotas::notes(policy, &mut findings);
+    steps::notes(policy, &mut findings);
     let notes = findings.finish(&policy.source)?;
     let (links, unfit) = links.into_model();
     let classifiers = policy.links.iter().map(|line| line.classifier).collect();

@@ -30,6 +30,7 @@ mod senders;
 mod sets;
 mod shaped;
 mod stacked;
+mod steps;
 mod twice;
 mod under;
 mod units;

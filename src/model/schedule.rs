@@ -202,9 +202,30 @@ impl<'p> Schedule<'p> {
                         .help(format!("while both hold {first} counts here, which is first")),
                 );
             }
+            for (place, name) in names.iter().enumerate().skip(1) {
+                let holding = || changes.iter().filter(|at| self.holds(name, **at));
+                let counts = holding().any(|at| self.chosen(names, *at) == Some(place));
+                if !counts && holding().next().is_some() {
+                    let message = format!("the window {} never counts here", quote(name));
+                    findings.push(Diagnostic::warning(Kind::Time, *at, message).help(
+                        "whenever it holds, one that stands before it holds too: write it in front of that one",
+                    ));
+                }
+            }
         }
         for line in &policy.times {
             let name = line.key.value.as_str();
+            let window = self.windows.get(name);
+            let never_ends = |(window, zone): &(&Window, &TimeZone)| {
+                window.holds(zone, now) && window.next_change(zone, now).is_none()
+            };
+            if window.is_some_and(never_ends) {
+                let message = format!("the window {} always holds", quote(name));
+                findings.push(
+                    Diagnostic::info(Kind::Time, line.key.at, message)
+                        .help("what always holds can stand on the line itself, without `when`"),
+                );
+            }
             if !self.lists.keys().any(|names| names.contains(&name)) {
                 let message = format!("no line says what holds in the window {}", quote(name));
                 findings.push(
@@ -253,6 +274,9 @@ fn unknown_window<'a>(
 ) -> Diagnostic {
     let help = match closest(&name.value, known) {
         Some(close) => format!("did you mean `{close}`?"),
+        None if name.value.contains(':') => {
+            "name it at the top level, `times: {night: {at: \"22:00-06:00\"}}`, and write that name here".into()
+        }
         None => {
             format!("add it at the top level: `times: {{{}: {{at: \"22:00-06:00\"}}}}`", name.value)
         }

@@ -4,6 +4,7 @@
 use super::diagnostic::quote;
 use crate::quota::{Period, volume};
 use crate::times::{Days, Hours};
+use crate::units::{Bytes, Percent};
 
 /// How people write that there is no volume.
 const NO_VOLUME: [&str; 9] =
@@ -30,6 +31,9 @@ pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {
     let lower = text.trim().to_ascii_lowercase();
     if NO_VOLUME.contains(&lower.as_str()) {
         return Some(without.to_string());
+    }
+    if let Some(meant) = larger(&lower).or_else(|| all_digits(&lower)) {
+        return Some(meant);
     }
     let thousands = |part: &str| part.bytes().take_while(u8::is_ascii_digit).count() == 3;
     if lower.split(',').skip(1).any(thousands) {
@@ -65,6 +69,41 @@ pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {
     })
 }
 
+/// The same volume of a unit beyond those that there are: `1000TB` by `1PB`.
+fn larger(lower: &str) -> Option<String> {
+    let (number, word) = number_and_word(lower)?;
+    let (factor, unit) = match word.as_str() {
+        "p" | "pb" | "petabyte" | "petabytes" => (1_000, "TB"),
+        "pib" => (1_024, "TiB"),
+        _ => return None,
+    };
+    let terabytes = volume(&format!("{number}{unit}")).ok()?;
+    let meant = Bytes(terabytes.0.checked_mul(factor)?);
+    Some(format!("write {}", quote(&meant.to_volume())))
+}
+
+/// The same number without what divides it into thousands, and without an exponent.
+fn all_digits(lower: &str) -> Option<String> {
+    let end = lower.find(|c: char| c.is_ascii_alphabetic() && c != 'e').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let number = number.trim();
+    let groups: Vec<&str> = number.split([',', '_', '\'']).collect();
+    let is_grouped = groups.len() > 1
+        && groups.iter().all(|it| it.bytes().all(|b| b.is_ascii_digit()))
+        && groups.iter().skip(1).all(|it| it.len() == 3)
+        && groups.first().is_some_and(|it| !it.is_empty());
+    let meant = match is_grouped {
+        true => volume(&format!("{}{unit}", groups.concat())).ok()?,
+        false => {
+            let (digits, exponent) = number.split_once('e')?;
+            let (digits, exponent): (u64, u32) = (digits.parse().ok()?, exponent.parse().ok()?);
+            let bytes = digits.checked_mul(10_u64.checked_pow(exponent)?)?;
+            volume(&format!("{bytes}{}", if unit.trim().is_empty() { "b" } else { unit })).ok()?
+        }
+    };
+    Some(format!("write all digits: {}", quote(&meant.to_volume())))
+}
+
 /// The period that is meant by a key: `day` by `daily`, `30d` by `30 days`.
 pub(super) fn period(key: &str) -> Option<String> {
     let lower = key.trim().to_ascii_lowercase().replace(['_', '-'], " ");
@@ -81,6 +120,10 @@ pub(super) fn period(key: &str) -> Option<String> {
         "w" | "week" | "weeks" => Some(format!("{number}w")),
         "m" | "month" | "months" => Some(format!("{}d", number.checked_mul(30)?)),
         "y" | "year" | "years" | "yearly" => Some(format!("{}d", number.checked_mul(365)?)),
+        "min" | "minute" | "minutes" if number.is_multiple_of(60) => {
+            Some(format!("{}h", number / 60))
+        }
+        "" => Some(format!("{number}d")),
         _ => None,
     };
     let meant = match number_and_word(word) {
@@ -91,6 +134,58 @@ pub(super) fn period(key: &str) -> Option<String> {
         None => calendar(word).map(str::to_string).or_else(|| rolling(1, word)),
     };
     meant.filter(|meant| meant != key && meant.parse::<Period>().is_ok())
+}
+
+/// Whether a key means a period of years.
+pub(super) fn is_of_years(key: &str) -> bool {
+    let lower = key.trim().to_ascii_lowercase();
+    let word = lower.trim_start_matches(|c: char| c.is_ascii_digit()).trim();
+    ["y", "year", "years", "yearly", "annual", "annually"].contains(&word)
+}
+
+/// The share that is meant: `75%` by `75`, `75 percent` and `0.75`.
+pub(super) fn share(text: &str) -> Option<String> {
+    let (number, word) = number_and_word(text)?;
+    let is_share = ["", "%", "percent", "per cent", "pct"].contains(&word.as_str());
+    let number = number.trim_end_matches('.');
+    let meant = match (number.strip_prefix("0."), word.is_empty()) {
+        (Some(hundredths), true) if (1..=2).contains(&hundredths.len()) => {
+            format!("{hundredths:0<2}").trim_start_matches('0').to_string()
+        }
+        _ => number.to_string(),
+    };
+    let meant = format!("{meant}%");
+    (is_share && meant.parse::<Percent>().is_ok()).then_some(meant)
+}
+
+/// Which traffic is meant by `counts`.
+pub(super) fn counts(text: &str) -> Option<&'static str> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "send" | "sends" | "up" | "upload" | "uploads" | "out" | "outgoing" | "egress" | "tx"
+        | "outbound" => Some("sent"),
+        "receive" | "receives" | "recv" | "down" | "download" | "downloads" | "in" | "incoming"
+        | "ingress" | "rx" | "inbound" => Some("received"),
+        "all" | "any" | "total" | "sum" | "sent+received" | "sent,received" | "in+out"
+        | "everything" => Some("both"),
+        _ => None,
+    }
+}
+
+/// The beginning of a period that is meant: `mon` by `Monday` and by 1, `31` by `last`.
+pub(super) fn starts(period: Period, text: &str) -> Option<String> {
+    let lower = text.trim().to_ascii_lowercase();
+    match period {
+        Period::Week { .. } => days_of(&lower).filter(|day| !day.contains('-')),
+        Period::Month { .. } if ["last", "end", "last day"].contains(&lower.as_str()) => {
+            Some("31".to_string())
+        }
+        Period::Month { .. } => {
+            let day = ["st", "nd", "rd", "th", "."].iter().find_map(|end| lower.strip_suffix(end));
+            let day: u8 = day?.trim().parse().ok()?;
+            period.starting(day).map(|_| day.to_string())
+        }
+        Period::Day | Period::Rolling { .. } => None,
+    }
 }
 
 const DAYS: [&str; 7] =
@@ -117,10 +212,20 @@ pub(super) fn days(text: &str) -> Option<String> {
     }
 }
 
-/// One day or range, as `mon-fri` by `Monday-Friday`.
+/// Whether all days are meant, for which nothing is to be written.
+pub(super) fn is_each_day(text: &str) -> bool {
+    let lower = text.trim().to_ascii_lowercase();
+    ["daily", "all", "any", "*", "always", "every day", "everyday", "each day"]
+        .contains(&lower.as_str())
+}
+
+/// One day or range, as `mon-fri` by `Monday-Friday` and by cron's `1-5`.
 fn days_of(part: &str) -> Option<String> {
     let day = |word: &str| {
         let word = word.trim().trim_end_matches('.');
+        if let Some(number) = word.parse::<usize>().ok().filter(|number| *number <= DAYS.len()) {
+            return Days::NAMES.get((number + 6) % 7).copied();
+        }
         let is_it = |name: &&str| name.starts_with(word) || word.strip_suffix('s') == Some(*name);
         let place = DAYS.iter().position(is_it).filter(|_| word.len() >= 2)?;
         Days::NAMES.get(place).copied()
@@ -129,12 +234,26 @@ fn days_of(part: &str) -> Option<String> {
     Days::parse(&meant).map(|_| meant)
 }
 
+/// What `at` is to have, as it is written: `"22:00-06:00"`, or a list where several are meant.
+pub(super) fn at(text: &str) -> Option<String> {
+    let parts = text.split([',', ';', '+', '&']).filter(|part| !part.trim().is_empty());
+    let meant = parts.map(hours).collect::<Option<Vec<_>>>()?;
+    let meant: Vec<String> = meant.iter().map(|hours| format!("\"{hours}\"")).collect();
+    match &meant[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
+}
+
 /// The hours that are meant: `22:00-06:00` by `22-6` and by `10pm - 6am`.
-pub(super) fn hours(text: &str) -> Option<String> {
+fn hours(text: &str) -> Option<String> {
     let range = text.trim().to_ascii_lowercase().replace(" to ", "-").replace(['–', '—'], "-");
     let range = range.replace("..", "-");
     let (from, until) = range.split_once('-')?;
-    let meant = format!("{}-{}", time(from)?, time(until)?);
+    let (from, until) = (time(from)?, time(until)?);
+    let from = if from == "24:00" { "00:00".to_string() } else { from };
+    let meant = format!("{from}-{until}");
     Hours::parse(&meant).map(|_| meant)
 }
 
@@ -145,8 +264,14 @@ fn time(text: &str) -> Option<String> {
         (_, Some(clock)) => (clock.trim(), Some(12)),
         _ => (text.trim_end_matches('h').trim(), None),
     };
-    let (hour, minute) = clock.split_once([':', '.']).unwrap_or((clock, "00"));
+    let has_no_colon = clock.len() == 4 && clock.bytes().all(|b| b.is_ascii_digit());
+    let (hour, minute) = match has_no_colon {
+        true => clock.split_at(2),
+        false => clock.split_once([':', '.']).unwrap_or((clock, "00")),
+    };
     let (hour, minute): (u8, u8) = (hour.parse().ok()?, minute.parse().ok()?);
+    // Half an hour after the day's end.
+    let hour = if hour == 24 && minute > 0 { 0 } else { hour };
     let hour = match half {
         Some(half) if (1..=12).contains(&hour) => hour % 12 + half,
         Some(_) => return None,
@@ -177,7 +302,13 @@ mod tests {
             ("10", ""),
             ("10gbit", ""),
             ("10 apples", ""),
-            ("1,000GB", ""),
+            ("1,000GB", "write all digits: `1TB`"),
+            ("1_500 mb", "write all digits: `1.5GB`"),
+            ("1e12", "write all digits: `1TB`"),
+            ("2e3GB", "write all digits: `2TB`"),
+            ("1e99", ""),
+            ("2PB", "write `2000TB`"),
+            ("1.5PiB", "write `1536TiB`"),
             ("20 minutes", ""),
             ("5 times", ""),
             ("2 gigabytes", "write `2GB`"),
@@ -197,11 +328,56 @@ mod tests {
             ("24hours", "24h"),
             ("2 months", "60d"),
             ("hourly", "1h"),
+            ("90 minutes", ""),
+            ("120min", "2h"),
+            ("30", "30d"),
         ] {
-            assert_eq!(period(key).as_deref(), Some(meant), "{key}");
+            assert_eq!(period(key).unwrap_or_default(), meant, "{key}");
         }
         for key in ["then", "yearly", "month", "decade", "99999999 days", "0 days", "1.5 days"] {
             assert_eq!(period(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn shares_beginnings_and_what_counts_have_a_cure() {
+        for (text, meant) in [
+            ("75", "75%"),
+            ("75.5", "75.5%"),
+            ("0.75", "75%"),
+            ("0.5", "50%"),
+            ("0.05", "5%"),
+            ("75 percent", "75%"),
+            ("7,5%", "7.5%"),
+            ("100%%", ""),
+            ("101", ""),
+            ("0", ""),
+            ("0.00", ""),
+            ("-5%", ""),
+            ("500GB", ""),
+            ("half", ""),
+        ] {
+            assert_eq!(share(text).unwrap_or_default(), meant, "{text}");
+        }
+        for (text, meant) in [("in", "received"), ("TX", "sent"), ("all", "both"), ("bytes", "")] {
+            assert_eq!(counts(text).unwrap_or_default(), meant, "{text}");
+        }
+        let (week, month) = (Period::Week { starts: 1 }, Period::Month { starts: 1 });
+        for (period, text, meant) in [
+            (week, "Monday", "mon"),
+            (week, "tues", "tue"),
+            (week, "1", "mon"),
+            (week, "0", "sun"),
+            (week, "mon-fri", ""),
+            (week, "9", ""),
+            (month, "15th", "15"),
+            (month, "1st", "1"),
+            (month, "last", "31"),
+            (month, "32nd", ""),
+            (month, "mon", ""),
+            (Period::Day, "1", ""),
+        ] {
+            assert_eq!(starts(period, text).unwrap_or_default(), meant, "{text}");
         }
     }
 
@@ -230,10 +406,26 @@ mod tests {
         ] {
             assert_eq!(hours(text).as_deref(), Some(meant), "{text}");
         }
-        for text in ["night", "22:00-25:00", "13pm-1am", "8-8", "22:00"] {
+        for (text, meant) in [
+            ("22-6", "\"22:00-06:00\""),
+            ("2200-0600", "\"22:00-06:00\""),
+            ("24:00-06:00", "\"00:00-06:00\""),
+            ("18:00-24:30", "\"18:00-00:30\""),
+            ("8-24", "\"08:00-24:00\""),
+            ("08:00-12:00,13:00-17:00", "[\"08:00-12:00\", \"13:00-17:00\"]"),
+            ("8-12; 13-17", "[\"08:00-12:00\", \"13:00-17:00\"]"),
+        ] {
+            assert_eq!(at(text).as_deref(), Some(meant), "{text}");
+        }
+        for text in ["night", "22:00-25:00", "13pm-1am", "8-8", "22:00", "22500-0600"] {
             assert_eq!(hours(text), None, "{text}");
         }
-        for text in ["someday", "mo-xx", "month", "sunset", "m", "mon-tue-wed"] {
+        for (text, meant) in [("1-5", "mon-fri"), ("0", "sun"), ("7", "sun"), ("6,7", "[sat, sun]")]
+        {
+            assert_eq!(days(text).as_deref(), Some(meant), "{text}");
+        }
+        assert!(is_each_day("Every day") && is_each_day("*") && !is_each_day("mon"));
+        for text in ["8", "1-9", "someday", "mo-xx", "month", "sunset", "m", "mon-tue-wed"] {
             assert_eq!(days(text), None, "{text}");
         }
     }
@@ -246,6 +438,9 @@ mod tests {
                 if let Some(cure) = volume_for(&text, "") {
                     let meant: Vec<&str> = cure.split('`').skip(1).step_by(2).collect();
                     prop_assert!(meant.iter().all(|it| volume(it).is_ok()), "{}: {}", text, cure);
+                }
+                if let Some(meant) = share(&text) {
+                    prop_assert!(meant.parse::<Percent>().is_ok(), "{}", meant);
                 }
                 if let Some(meant) = period(&text) {
                     prop_assert!(meant.parse::<Period>().is_ok(), "{}", meant);

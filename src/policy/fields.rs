@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::tree::{Key, Reserved};
 
+use super::cures;
 use super::diagnostic::{Diagnostic, Findings, Kind, closest, quote};
 use super::meant;
 use super::node::{Entry, Node, Value};
@@ -287,6 +288,10 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
         return Diagnostic::error(Kind::Shape, key.at, message)
             .help("what arrives is `down`: `links: {eth0: {rate: 100mbit, down: 50mbit}}`, `users: {bob: {down: 10mbit}}`");
     }
+    if let Some(help) = of_a_window(&key.value, known) {
+        let message = format!("unknown key {} in {what}", quote(&key.value));
+        return Diagnostic::error(Kind::Shape, key.at, message).help(help);
+    }
     let by_user = ["prio", "background"].contains(&key.value.as_str());
     let of_all = known.contains(&"ceil") && !known.contains(&"prio");
     if by_user && of_all {
@@ -305,6 +310,30 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
     };
     Diagnostic::error(Kind::Shape, key.at, format!("unknown key {} in {what}", quote(&key.value)))
         .help(help)
+}
+
+/// What to write instead of a key with which a window could say when it is, or which only a window
+/// and a quota have.
+fn of_a_window(key: &str, known: &[&str]) -> Option<String> {
+    let key = key.to_ascii_lowercase();
+    let is_zone = ["tz", "timezone", "time_zone", "zone"].contains(&key.as_str());
+    if !known.contains(&"days") {
+        return is_zone.then(|| {
+            "a window and a quota have one: `times: {night: {at: \"22:00-06:00\", tz: Europe/Berlin}}`; left out it is the host's zone"
+                .to_string()
+        });
+    }
+    if is_zone {
+        return Some("write `tz: Europe/Berlin`".to_string());
+    }
+    const ENDS: [&str; 10] =
+        ["from", "to", "until", "start", "end", "begin", "starts", "ends", "hours", "time"];
+    if ENDS.contains(&key.as_str()) {
+        return Some("write both ends in one: `at: \"22:00-06:00\"`".to_string());
+    }
+    // Within braces a comma ends a value.
+    let day = cures::days(&key).filter(|_| !key.is_empty())?;
+    Some(format!("several days are a list: `days: [mon-wed, {day}]`"))
 }
 
 /// A key of the top level, below one that has nothing: it begins too far left to be in that one.

@@ -12,6 +12,8 @@ pub struct QuotaLine {
     pub volume: Written<String>,
     /// The time zone that it names; `None`: the host's.
     pub tz: Option<Written<String>>,
+    /// Where each of its steps is written.
+    pub steps: Vec<Span>,
     /// The mapping.
     pub at: Span,
 }

@@ -11,7 +11,7 @@ use super::scalars::{self, Purpose};
 use super::source::{Source, Span, Written};
 use crate::quota::{Counts, Period, Quota, SLOWEST, Step};
 use crate::times::Days;
-use crate::units::{Percent, Rate};
+use crate::units::{Percent, Rate, RateError};
 
 /// The keys of a quota beside its period.
 const KEYS: [&str; 4] = ["then", "starts", "counts", "tz"];
@@ -87,7 +87,7 @@ fn quota(node: Node, findings: &mut Findings) -> Option<QuotaLine> {
     };
     let words = [("sent", Counts::Sent), ("received", Counts::Received), ("both", Counts::Both)];
     let counts = match counts {
-        Some((_, node)) => findings.take(scalars::choice(&node, "counts", &words)),
+        Some((_, node)) => findings.take(counting(&node, &words)),
         None => Some(Counts::default()),
     };
     let tz = tz.and_then(|(_, node)| findings.take(scalars::text(&node, "tz", "Europe/Berlin")));
@@ -102,14 +102,32 @@ fn quota(node: Node, findings: &mut Findings) -> Option<QuotaLine> {
             None
         }
     };
-    let ((period, written), counts, steps) = (starting?, counts?, steps?);
+    let ((period, written), counts, written_steps) = (starting?, counts?, steps?);
     let volume = findings.take(scalars::volume_of(&written, WITHOUT))?;
     let zone = tz.as_ref().map(|tz| tz.value.clone());
+    let (steps, places) = written_steps.into_iter().map(|step| (step.value, step.at)).unzip();
     let quota = Quota { period, volume, steps, counts, zone };
-    Some(QuotaLine { quota, volume: written, tz, at })
+    Some(QuotaLine { quota, volume: written, tz, steps: places, at })
 }
 
 type Entry = (Written<String>, Node);
+
+/// Which traffic counts.
+fn counting(node: &Node, words: &[(&str, Counts)]) -> Result<Counts, Diagnostic> {
+    let wrong = match scalars::choice(node, "counts", words) {
+        Ok(counts) => return Ok(counts),
+        Err(wrong) => wrong,
+    };
+    let meant = match &node.value {
+        Value::Scalar(text) => cures::counts(text),
+        Value::List(_) => Some("both"),
+        _ => None,
+    };
+    Err(match meant {
+        Some(meant) => wrong.help(format!("write `counts: {meant}`")),
+        None => wrong,
+    })
+}
 
 /// The one key that is a period, with its volume as it is written.
 fn period(
@@ -147,6 +165,13 @@ fn period(
 /// A key that is none of a quota; `said`: why it is no period, where it looks like one.
 fn unknown(key: &Written<String>, said: Option<String>) -> Diagnostic {
     let meant = cures::period(&key.value).map(|meant| format!("write `{meant}`"));
+    let meant = meant.or_else(|| {
+        let is_year = cures::is_of_years(&key.value);
+        is_year.then(|| {
+            "a year is longer than the 62 days for which use is kept: write `month`, with a twelfth of the volume"
+                .to_string()
+        })
+    });
     if let Some(said) = said {
         let said = Diagnostic::error(Kind::Shape, key.at, said);
         return match meant {
@@ -155,6 +180,11 @@ fn unknown(key: &Written<String>, said: Option<String>) -> Diagnostic {
         };
     }
     let known = || PERIODS.into_iter().chain(KEYS);
+    if ["period", "per", "every", "volume", "bytes", "limit"].contains(&key.value.as_str()) {
+        let message = format!("unknown key {} in a quota", quote(&key.value));
+        return Diagnostic::error(Kind::Shape, key.at, message)
+            .help(format!("the period is the key, and the volume its value: {EXAMPLE}"));
+    }
     let near = closest(&key.value, known()).map(|near| format!("did you mean `{near}`? "));
     let message = format!("unknown key {} in a quota", quote(&key.value));
     if let Some(help) = meant {
@@ -176,6 +206,7 @@ fn starting(
     let written = findings.take(scalars::text(node, "starts", "15"))?;
     let weekday = Days::NAMES.iter().position(|day| *day == written.value);
     let weekday = weekday.and_then(|day| u8::try_from(day + 1).ok());
+    let meant = cures::starts(period.value, &written.value);
     let (number, at, help) = match period.value {
         Period::Month { .. } => (
             written.value.parse().ok(),
@@ -189,6 +220,7 @@ fn starting(
             (None, key.at, "remove it: only `month` and `week` have one".to_string())
         }
     };
+    let help = meant.map_or(help, |meant| format!("write `starts: {meant}`"));
     let found = number.and_then(|number| period.value.starting(number));
     if found.is_none() {
         let message = match period.value {
@@ -203,12 +235,19 @@ fn starting(
 }
 
 /// One cap once all of the volume is used, or caps for shares of it.
-fn steps(node: Node, findings: &mut Findings) -> Option<Vec<Step>> {
+fn steps(node: Node, findings: &mut Findings) -> Option<Vec<Written<Step>>> {
+    let at = node.at;
+    if matches!(node.value, Value::List(_)) {
+        findings.push(
+            Diagnostic::error(Kind::Shape, at, "`then` must be a cap or steps, but this is a list")
+                .help(format!("write `then: 10mbit`, or steps as a mapping: {STEPS}")),
+        );
+        return None;
+    }
     if !matches!(node.value, Value::Map(_)) {
         let rate = rate(&node, findings)?;
-        return Some(vec![Step { share: Percent::ALL, rate }]);
+        return Some(vec![Written { value: Step { share: Percent::ALL, rate }, at }]);
     }
-    let at = node.at;
     let entries = entries(node, "then", findings);
     if entries.is_empty() {
         findings.push(
@@ -238,7 +277,7 @@ fn steps(node: Node, findings: &mut Findings) -> Option<Vec<Step>> {
         }
         steps.push(Written { value: Step { share, rate }, at: key.at });
     }
-    Some(steps.into_iter().map(|step| step.value).collect())
+    Some(steps)
 }
 
 /// The share of the volume from which on a step holds.
@@ -247,16 +286,30 @@ fn share(key: &Written<String>) -> Result<Percent, Diagnostic> {
         Diagnostic::error(Kind::Rate, key.at, message).help(format!("{help}: {STEPS}"))
     };
     let text = key.value.trim();
-    let Some(number) = text.strip_suffix('%') else {
-        let message = format!("{} is no share of the volume", quote(text));
-        return Err(wrong(message, "write shares in percent, up to 100%"));
-    };
-    if number.trim().parse() == Ok(0.0) {
-        let message = format!("a step at {} would hold before anything is used", quote(text));
-        return Err(wrong(message, "write a lower `ceil` instead, or a share above 0%"));
-    }
-    let not_one = |error| wrong(format!("{error}"), "write shares of the volume, up to 100%");
-    text.parse::<Percent>().map_err(not_one)
+    text.parse::<Percent>().map_err(|error| match error {
+        RateError::Zero if text.ends_with('%') => {
+            let message = format!("a step at {} would hold before anything is used", quote(text));
+            wrong(message, "write a lower `ceil` instead, or a share above 0%")
+        }
+        RateError::MoreThanAll(_) => {
+            wrong(format!("{error}"), "write shares of the volume, up to 100%")
+        }
+        RateError::TooSmall(_) => {
+            let message = format!("{} is too small a share of the volume", quote(text));
+            wrong(message, "write `0.001%` or more")
+        }
+        _ => {
+            let message = format!("{} is no share of the volume", quote(text));
+            let error = wrong(message, "write shares in percent, up to 100%");
+            match cures::share(text) {
+                Some(meant) => {
+                    error.help(format!("write `{meant}`, a share of the volume in percent"))
+                }
+                None if text == "ceil" => error.help("write the cap itself: `then: 10mbit`"),
+                None => error,
+            }
+        }
+    })
 }
 
 /// A cap that leaves enough to log in.

@@ -147,6 +147,9 @@ fn cure(error: &RateError, text: &str, purpose: Purpose) -> Option<String> {
     };
     let readings: Vec<String> = readings(text).iter().map(for_each).collect();
     Some(match readings.is_empty() {
+        true if purpose == Purpose::Quota => {
+            "write a rate, such as `10mbit`: at least `64kbit`, with which people can log in".into()
+        }
         true => "write for example `100mbit`, `1.5gbit` or `10%`".to_string(),
         false => format!("write {}", readings.join(", or ")),
     })

@@ -56,7 +56,10 @@ fn days(node: &Node) -> Result<Written<Days>, Diagnostic> {
     let message = format!("{} is no day of the week, and no range of them", quote(&written.value));
     let lower = written.value.to_ascii_lowercase();
     let help = match cures::days(&lower) {
-        Some(meant) => format!("write `{meant}`"),
+        None if cures::is_each_day(&lower) => {
+            "leave `days` out, beside `at`: it is each day then".to_string()
+        }
+        Some(meant) => format!("write `days: {meant}`"),
         None => match lower.split('-').find_map(|word| closest(word.trim(), Days::NAMES)) {
             Some(day) => format!("did you mean `{day}`? The days are {}", Days::NAMES.join(", ")),
             None => format!("write `mon-fri`, or `[sat, sun]`; {}", Days::NAMES.join(", ")),
@@ -79,9 +82,10 @@ fn hours(node: &Node) -> Result<Written<Hours>, Diagnostic> {
             .help("write another end; for whole days leave `at` out and write `days`"));
     }
     let message = format!("{} is no time of the day from one moment to another", quote(text));
-    if let Some(meant) = cures::hours(text) {
-        return Err(Diagnostic::error(Kind::Time, node.at, message)
-            .help(format!("write `at: \"{meant}\"`")));
+    if let Some(meant) = cures::at(text) {
+        return Err(
+            Diagnostic::error(Kind::Time, node.at, message).help(format!("write `at: {meant}`"))
+        );
     }
     Err(Diagnostic::error(Kind::Time, node.at, message).help(
         "write both as HH:MM, or HH:MM:SS, from 00:00 to 24:00: `at: \"22:00-06:00\"`; it may go past midnight",

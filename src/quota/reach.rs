@@ -51,7 +51,8 @@ impl Outlook {
     /// time has brought another cap.
     pub fn rest(&self, passed: u64, now: Timestamp) -> Option<Duration> {
         let since = Duration::try_from(now.duration_since(self.at)).ok()?;
-        let latest = LATEST.checked_sub(since)?;
+        // While nothing passes a reading does not age: another one would find the same.
+        let latest = if passed == 0 { LATEST } else { LATEST.checked_sub(since)? };
         let ends = match self.changes.map(|at| Duration::try_from(at.duration_since(now))) {
             None => LATEST,
             Some(Ok(ends)) if !ends.is_zero() => ends,
@@ -163,7 +164,14 @@ mod tests {
         assert_eq!(outlook.rest(0, second(117)), None);
         assert_eq!(outlook.rest(0, second(99)), None, "the clock was set back");
         let outlook = Outlook { changes: None, ..outlook };
-        assert_eq!(outlook.rest(0, second(120)).unwrap().as_secs(), 10);
-        assert_eq!(outlook.rest(0, second(131)), None);
+        assert_eq!(outlook.rest(1, second(120)).unwrap().as_secs(), 10);
+        assert_eq!(outlook.rest(1, second(131)), None);
+        // What has not been sent need not be read.
+        assert_eq!(outlook.rest(0, second(131)).unwrap().as_secs(), 30);
+        assert_eq!(outlook.rest(0, second(90_000)).unwrap().as_secs(), 30);
+        let near = Reach { bytes: 1, pace: 1_000, boost: 0, fastest: 1_000 };
+        let outlook = Outlook { reaches: vec![near], ..outlook };
+        assert_eq!(outlook.rest(0, second(90_000)).unwrap(), SOONEST);
+        assert_eq!(outlook.rest(1, second(101)), None);
     }
 }

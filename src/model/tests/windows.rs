@@ -267,6 +267,22 @@ fn what_is_wrong_with_windows_is_said_with_its_cure() {
             "times: {night: \"22:00-06:00\", sat: {days: sat}}\nusers: {bob: {ceil: 1mbit, when: {night: 2mbit, sat: 3mbit}}}".to_string(),
         ),
         (
+            "a window within one before it",
+            "times: {night: \"22:00-06:00\", late: \"23:00-02:00\"}\nusers: {bob: {ceil: 1mbit, when: {night: 2mbit, late: 3mbit}}}".to_string(),
+        ),
+        (
+            "a window within one behind it",
+            "times: {night: \"22:00-06:00\", late: \"23:00-02:00\"}\nusers: {bob: {ceil: 1mbit, when: {late: 3mbit, night: 2mbit}}}".to_string(),
+        ),
+        (
+            "a window of all days and hours",
+            "times: {x: {days: mon-sun, at: \"00:00-24:00\"}}\nusers: {bob: {ceil: 1mbit, when: {x: 2mbit}}}".to_string(),
+        ),
+        (
+            "hours in the place of a window's name",
+            "users: {bob: {ceil: 1mbit, when: {\"22:00-06:00\": 2mbit}}}".to_string(),
+        ),
+        (
             "windows that do not",
             "times: {night: \"22:00-06:00\", day: \"06:00-22:00\"}\nusers: {bob: {ceil: 1mbit, when: {night: 2mbit, day: 3mbit}}}".to_string(),
         ),
@@ -299,4 +315,30 @@ fn what_is_wrong_with_windows_is_said_with_its_cure() {
         text.push_str(&format!("=== {name}\n{}\n\n", said(policy)));
     }
     insta::assert_snapshot!("windows", text);
+}
+
+#[test]
+fn a_window_as_people_write_it_has_the_line_to_write() {
+    for (window, cure) in [
+        ("{days: \"mon,tue\"}", "write `days: [mon, tue]`"),
+        ("{days: mon-fri,sun}", "several days are a list: `days: [mon-wed, sun]`"),
+        ("{days: 1-5}", "write `days: mon-fri`"),
+        ("{days: daily, at: \"22:00-06:00\"}", "leave `days` out"),
+        ("{days: \"*\"}", "leave `days` out"),
+        ("{at: \"8-12, 13-17\"}", "write `at: [\"08:00-12:00\", \"13:00-17:00\"]`"),
+        ("{at: 08:00-12:00,13:00-17:00}", "write `at: [\"08:00-12:00\", \"13:00-17:00\"]`"),
+        ("{at: \"2200-0600\"}", "write `at: \"22:00-06:00\"`"),
+        ("{at: \"18:00-24:30\"}", "write `at: \"18:00-00:30\"`"),
+        ("{from: \"22:00\", to: \"06:00\"}", "write both ends in one"),
+        ("{at: \"22:00-06:00\", timezone: Europe/Berlin}", "write `tz: Europe/Berlin`"),
+    ] {
+        let policy = format!("version: 1\nlinks: {{eth0: }}\ntimes: {{x: {window}}}\n");
+        let said = said_on(&at(NOON), BuildOptions::default(), &policy);
+        assert!(said.starts_with("error") && said.contains(cure), "{window}: {said}");
+        assert!(said.contains("policies.yaml:3:"), "{window}: {said}");
+    }
+    for policy in ["tz: UTC", "links: {eth0: {tz: UTC}}", "users: {bob: {ceil: 1mbit, tz: UTC}}"] {
+        let said = said_on(&at(NOON), BuildOptions::default(), &format!("version: 1\n{policy}\n"));
+        assert!(said.contains("a window and a quota have one"), "{policy}: {said}");
+    }
 }

@@ -445,11 +445,13 @@ fn idle(quota: &str) -> (f64, u64) {
 
 fn two_thousand_quotas_cost_an_idle_daemon_little() {
     let _world = World::new();
+    // There are no process events in a cell, so a look at all processes each second is in it, too.
+    let [most_far, most_near] = if cfg!(debug_assertions) { [1.0, 2.0] } else { [0.6, 0.9] };
     let (far, memory) = idle("{month: 1TB, then: 1mbit}");
     assert!(memory < 25_000, "{memory} kB of its own memory");
-    assert!(far < 1.0, "{far} % while nothing happens");
+    assert!(far < most_far, "{far} % while nothing happens");
     let (near, memory) = idle("{month: 2kB, then: 1mbit}");
     assert!(memory < 25_000, "{memory} kB of its own memory");
     // Nothing passes the root qdiscs, so the classes are not read although all are near a step.
-    assert!(near < 2.0, "{near} % while everybody is near a step");
+    assert!(near < most_near, "{near} % while everybody is near a step");
 }
