@@ -316,9 +316,7 @@ impl<'a> Tc<'a> {
             handle: ClassId(header.handle.into()),
             raw_parent: header.parent.into(),
             info: header.info,
-            kind: attr::find(attributes, TCA_KIND)
-                .map(attr::borrowed)
-                .ok_or(bad("it has no kind"))?,
+            kind: attr::borrowed(attr::find(attributes, TCA_KIND).ok_or(bad("it has no kind"))?),
             attributes,
         }))
     }
