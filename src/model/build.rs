@@ -54,26 +54,8 @@ pub fn build(
         is_warned = about.has_errors();
         findings.append(about, true);
     }
-    // What cannot be while other windows hold is refused now, and not when they begin.
-    for (moment, words) in schedule.others(facts.now) {
-        if findings.has_errors() {
-            break;
-        }
-        let mut wrong = Findings::default();
-        let situation = schedule.at(moment);
-        let mut links = links::resolve(policy, &situation, facts, options, &mut wrong);
-        let (unrated, to_come) = (links.only_unrated(), links.only_to_come());
-        wrong.append(about(&links), false);
-        if !unrated.shaped.is_empty() && !wrong.has_errors() {
-            wrong.append(about(&unrated), false);
-        }
-        findings.append(wrong.only_errors(&words), false);
-        if !to_come.shaped.is_empty() && !is_warned && !findings.has_errors() {
-            let warned = about(&to_come).only_errors(&words);
-            is_warned = warned.has_errors();
-            findings.append(warned, true);
-        }
-    }
+    let others = Others { policy, facts, options, schedule: &schedule };
+    others.refuse(about, is_warned, &mut findings);
     schedule.notes(policy, facts.now, &mut findings);
     quotas::notes(policy, &mut findings);
     steps::notes(policy, &mut findings);
@@ -86,4 +68,44 @@ pub fn build(
     let model =
         Model { links, unfit, classifiers, nodes, matcher, inner, rules, metered, valid_until };
     Ok((model, notes))
+}
+
+/// The situations in which other windows hold than now.
+struct Others<'a> {
+    policy: &'a Policy,
+    facts: &'a Facts,
+    options: BuildOptions,
+    schedule: &'a Schedule<'a>,
+}
+
+impl Others<'_> {
+    /// What cannot be in one of them is refused now, and not when it begins. `is_warned`: what
+    /// cannot be on a link that may come has been said, and is not said again.
+    fn refuse(
+        self,
+        about: impl Fn(&Links<'_>) -> Findings,
+        mut is_warned: bool,
+        findings: &mut Findings,
+    ) {
+        for (moment, words) in self.schedule.others(self.facts.now) {
+            if findings.has_errors() {
+                break;
+            }
+            let mut wrong = Findings::default();
+            let situation = self.schedule.at(moment);
+            let (policy, facts) = (self.policy, self.facts);
+            let mut links = links::resolve(policy, &situation, facts, self.options, &mut wrong);
+            let (unrated, to_come) = (links.only_unrated(), links.only_to_come());
+            wrong.append(about(&links), false);
+            if !unrated.shaped.is_empty() && !wrong.has_errors() {
+                wrong.append(about(&unrated), false);
+            }
+            findings.append(wrong.only_errors(&words), false);
+            if !to_come.shaped.is_empty() && !is_warned && !findings.has_errors() {
+                let warned = about(&to_come).only_errors(&words);
+                is_warned = warned.has_errors();
+                findings.append(warned, true);
+            }
+        }
+    }
 }
