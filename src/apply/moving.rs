@@ -92,7 +92,7 @@ pub(super) fn take_along(
         Root::NetCls => from_cgroups(kernel, to),
     };
     match taken_along {
-        Err(error @ Error::ReadOnly { .. }) => Err(error),
+        Err(Error::ReadOnly { path }) => Err(Error::LeftBehind { path }),
         Err(error) => {
             log::warn!("what `run` and `attach` put into a class counts by its owner: {error}");
             Ok(())

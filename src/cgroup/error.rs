@@ -80,10 +80,19 @@ pub enum Error {
     },
     /// This process may not write to the hierarchy.
     #[error(
-        "what `run` and `attach` put into a class would lose it: this process may make no cgroup ({} is read-only here, as ProtectControlGroups= has it); `systemctl restart shaper` or a `shaper apply` by hand takes it along",
+        "cannot make {}: it is read-only here, as a unit's ProtectControlGroups= or a container has it; do it from where cgroup v2 can be written to",
         path.display()
     )]
     ReadOnly {
+        /// The cgroup that was to be made.
+        path: PathBuf,
+    },
+    /// The same, where what was put into a class by tags is to stay there without.
+    #[error(
+        "what `run` and `attach` put into a class would lose it: {} cannot be made, which is read-only here (ProtectControlGroups=); `systemctl restart shaper` or a `shaper apply` by hand takes it along, and after `shaper release` there is nothing to take",
+        path.display()
+    )]
+    LeftBehind {
         /// The cgroup that was to be made.
         path: PathBuf,
     },
