@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use shaper::cli::{Cli, Command};
 use shaper::commands::{self, Output, color};
 use shaper::failure::Failure;
@@ -66,8 +67,8 @@ fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
     own.any(|word| word == "--json")
 }
 
-/// Help, the version, or what is wrong with the command line, which is a document for whoever asked
-/// for `json`.
+/// Help, the version, or what is wrong with the command line; a document for whoever asked for
+/// `json`.
 fn said_by_clap(said: &clap::Error, json: bool) -> Output {
     let draw = |color| match color {
         true => said.render().ansi().to_string(),
@@ -82,6 +83,15 @@ fn said_by_clap(said: &clap::Error, json: bool) -> Output {
             Output { status, ..Output::json(&failure.json()) }
         }
         true => Output { stderr: draw(color(&io::stderr())), status, ..Output::default() },
+        false if json => {
+            let key = match said.kind() {
+                ErrorKind::DisplayVersion => "shaper",
+                _ => "help",
+            };
+            let text = draw(false);
+            let text = text.strip_prefix("shaper ").unwrap_or(&text).trim_end();
+            Output::json(&serde_json::json!({"version": 1, key: text}).to_string())
+        }
         false => Output { stdout: draw(color(&io::stdout())), status, ..Output::default() },
     }
 }

@@ -319,6 +319,8 @@ impl Findings {
     /// The warnings and notes, or a report if there was any error; both in file order.
     pub(crate) fn finish(mut self, source: &Source) -> Result<Vec<Diagnostic>, Report> {
         self.errors.sort_by_key(|d| d.at);
+        // What stands at an anchor is read with each of its aliases.
+        self.errors.dedup();
         self.notes.sort_by_key(|d| d.at);
         if self.errors.is_empty() {
             return Ok(self.notes);
@@ -343,10 +345,11 @@ pub(crate) fn printable(text: &str, longest: usize) -> String {
 pub(crate) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the letters may be wrong, one at least: `cel` is `ceil`, `bob` is not `www`.
     let most = (text.chars().count() / 3).max(1);
+    let small = text.to_lowercase();
     known
         .into_iter()
         .filter(|name| name.len().abs_diff(text.len()) <= most * 4)
-        .map(|name| (strsim::osa_distance(text, name), name))
+        .map(|name| (strsim::osa_distance(&small, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= most)
         .min()
         .map(|(_, name)| name)
@@ -361,6 +364,7 @@ mod tests {
         assert_eq!(closest("cel", ["rate", "ceil", "prio"]), Some("ceil"));
         assert_eq!(closest("stuednts", ["staff", "students"]), Some("students"));
         assert_eq!(closest("bob", ["www", "ann"]), None);
+        assert_eq!(closest("ANN", ["bob", "ann"]), Some("ann"));
         assert_eq!(closest("eth9", ["eth1", "eth0"]), Some("eth0"), "the same on every run");
     }
 

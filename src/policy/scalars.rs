@@ -138,8 +138,9 @@ fn cure(error: &RateError, text: &str, purpose: Purpose) -> Option<String> {
     {
         return Some(format!("a guarantee and a cap are `{{rate: {rate}, ceil: {ceil}}}`"));
     }
-    if units.contains(&lower.as_str()) {
-        return Some(format!("write a number before the unit: `100{lower}`"));
+    let unit = lower.strip_suffix("bps").map(|size| format!("{size}bit")).unwrap_or(lower);
+    if units.contains(&unit.as_str()) {
+        return Some(format!("write a number before the unit: `100{unit}`"));
     }
     let for_each = |it: &Reading| match it.meaning {
         "" => format!("`{}`", it.write),

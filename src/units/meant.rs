@@ -14,8 +14,9 @@ pub struct Reading {
 
 /// All ways to read a text as a rate or a share, the likeliest first; none where it has no number.
 pub fn readings(text: &str) -> Vec<Reading> {
-    let text = text.trim().trim_start_matches(['-', '+', '~', '<', '≤']).trim_start();
-    let text = without_separators(without_words(text));
+    let text = text.trim().trim_end_matches([';', ',', '.']);
+    let text = text.trim_start_matches(['-', '+', '~', '<', '≤']).trim_start();
+    let text = unit_last(&without_separators(without_words(text)));
     let Some((whole, decimals)) = text.split_once(',') else { return read(&text) };
     let length = decimals.find(|c: char| !c.is_ascii_digit()).unwrap_or(decimals.len());
     let as_decimal = read(&format!("{whole}.{decimals}"));
@@ -40,12 +41,24 @@ pub fn two_rates(text: &str) -> Option<[Rate; 2]> {
     (parts.next().is_none() && rates[0] < rates[1]).then_some(rates)
 }
 
-/// Without words before the number: `up to 10mbit`.
+/// Without words before the number: `up to 10mbit`. A unit alone stays: `mbit 10`.
 fn without_words(text: &str) -> &str {
     let is_word = |c: char| c.is_alphabetic() || c == ' ';
     let rest = text.trim_start_matches(is_word);
     let words = text.get(..text.len() - rest.len()).unwrap_or_default();
-    if words.ends_with(' ') { rest } else { text }
+    if words.ends_with(' ') && size_of(words.trim()).is_none() { rest } else { text }
+}
+
+/// With the unit behind the number: `mbit 10`, `Mbit10`.
+fn unit_last(text: &str) -> String {
+    let number = text.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.get(..text.len() - number.len()).unwrap_or_default();
+    let number = number.trim_start();
+    let is_number = number.bytes().all(|c| c.is_ascii_digit() || c == b'.' || c == b',');
+    match !number.is_empty() && is_number && size_of(unit).is_some() {
+        true => format!("{number}{unit}"),
+        false => text.to_string(),
+    }
 }
 
 /// Without what stands between groups of digits: `1_000`, `1 000`, `1'000`.
@@ -68,10 +81,16 @@ fn read(text: &str) -> Vec<Reading> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number = number.trim_end_matches('.');
-    let (number, unit) = match exponent(number, unit) {
-        Some(written_out) => (written_out, ""),
-        None => (number.to_string(), unit.trim()),
+    let number = if number.starts_with('.') { format!("0{number}") } else { number.to_string() };
+    let exponent = exponent(&number, unit);
+    let is_bare = unit.trim().is_empty();
+    let (number, unit) = match &exponent {
+        Some((written_out, unit)) => (written_out.clone(), *unit),
+        None => (number, unit.trim()),
     };
+    if is_bare {
+        return Vec::new();
+    }
     let lower = unit.to_ascii_lowercase();
     if ["%", "percent", "per cent", "pct", "prozent"].contains(&lower.as_str()) {
         return share(&number);
@@ -84,13 +103,22 @@ fn read(text: &str) -> Vec<Reading> {
     let Some((size, what)) = size_of(unit) else { return Vec::new() };
     let Ok(bits) = format!("{number}{size}bit").parse::<Rate>() else { return Vec::new() };
     let bytes = Rate::from_bytes_per_second(bits.bytes_per_second().saturating_mul(8));
-    let reading = |rate: Rate, meaning| Reading { write: rate.to_string(), meaning };
-    let as_bytes = bytes.map(|rate| reading(rate, "bytes"));
+    // Rates print in powers of 1000, which are no round numbers of a power of 1024.
+    let in_size = |times: u64| {
+        let number = number.parse::<u64>().ok().filter(|_| size.ends_with('i'))?;
+        let written = format!("{}{size}bit", number.checked_mul(times)?);
+        written.parse::<Rate>().is_ok().then_some(written)
+    };
+    let reading = |rate: Rate, times, meaning| Reading {
+        write: in_size(times).unwrap_or_else(|| rate.to_string()),
+        meaning,
+    };
+    let as_bytes = bytes.map(|rate| reading(rate, 8, "bytes"));
     match what {
-        Unit::Bits => vec![reading(bits, "")],
+        Unit::Bits => vec![reading(bits, 1, "")],
         Unit::Bytes => as_bytes.map(|it| Reading { meaning: "", ..it }).into_iter().collect(),
-        Unit::RatherBits => Some(reading(bits, "bits")).into_iter().chain(as_bytes).collect(),
-        Unit::RatherBytes => as_bytes.into_iter().chain([reading(bits, "bits")]).collect(),
+        Unit::RatherBits => Some(reading(bits, 1, "bits")).into_iter().chain(as_bytes).collect(),
+        Unit::RatherBytes => as_bytes.into_iter().chain([reading(bits, 1, "bits")]).collect(),
     }
 }
 
@@ -104,12 +132,14 @@ fn share(number: &str) -> Vec<Reading> {
     vec![Reading { write, meaning: "" }]
 }
 
-/// `1` and `e6` → `1000000`; `None`: the unit is no exponent.
-fn exponent(number: &str, unit: &str) -> Option<String> {
-    let zeros: usize = unit.strip_prefix(['e', 'E'])?.trim_start_matches('+').parse().ok()?;
+/// `1` and `e6 bit` → `1000000` and `bit`; `None`: there is no exponent.
+fn exponent<'a>(number: &str, unit: &'a str) -> Option<(String, &'a str)> {
+    let power = unit.strip_prefix(['e', 'E'])?.trim_start_matches('+');
+    let unit = power.trim_start_matches(|c: char| c.is_ascii_digit());
+    let zeros: usize = power.strip_suffix(unit)?.parse().ok()?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     let missing = zeros.checked_sub(decimals.len()).filter(|missing| *missing <= 18)?;
-    Some(format!("{whole}{decimals}{}", "0".repeat(missing)))
+    Some((format!("{whole}{decimals}{}", "0".repeat(missing)), unit.trim()))
 }
 
 enum Unit {
@@ -122,7 +152,16 @@ enum Unit {
 /// The prefix that a policy writes, and what the unit counts: `MB` is `m` and rather bytes.
 fn size_of(unit: &str) -> Option<(String, Unit)> {
     let lower = unit.to_ascii_lowercase();
-    let words = [("kilo", "k"), ("mega", "m"), ("giga", "g"), ("tera", "t")];
+    let words = [
+        ("kilo", "k"),
+        ("mega", "m"),
+        ("giga", "g"),
+        ("tera", "t"),
+        ("kibi", "ki"),
+        ("mebi", "mi"),
+        ("gibi", "gi"),
+        ("tebi", "ti"),
+    ];
     let word = words.iter().find_map(|(word, size)| Some((lower.strip_prefix(word)?, *size)));
     let (rest, size) = match word {
         Some((rest, size)) => (rest, size.to_string()),
@@ -139,9 +178,17 @@ fn size_of(unit: &str) -> Option<(String, Unit)> {
         "byte" | "bytes" => Unit::Bytes,
         "b" if unit.ends_with('B') => Unit::RatherBytes,
         "b" => Unit::RatherBits,
-        _ => return None,
+        _ => return misspelt(&lower),
     };
     Some((size, what))
+}
+
+/// The unit that one letter too many, too few, wrong or out of its place has made of a policy's:
+/// `mibt`.
+fn misspelt(unit: &str) -> Option<(String, Unit)> {
+    let is_near = |known: &&&str| known.len() > 3 && strsim::osa_distance(unit, known) == 1;
+    let known = Rate::UNITS.iter().find(is_near)?;
+    Some((known.trim_end_matches("bit").to_string(), Unit::Bits))
 }
 
 #[cfg(test)]
@@ -166,10 +213,28 @@ mod tests {
             ("100Mb/s", "100mbit for bits, 800mbit for bytes"),
             ("10mb", "10mbit for bits, 80mbit for bytes"),
             ("1,5mbps", "1.5mbit for bits, 12mbit for bytes"),
-            ("64KiB", "524.288kbit for bytes, 65.536kbit for bits"),
+            ("64KiB", "512kibit for bytes, 64kibit for bits"),
+            ("10 mebibit", "10mibit"),
+            ("1.5GiB", "12884901.888kbit for bytes, 1610612.736kbit for bits"),
             ("1G", "1gbit"),
             ("1e6", "1mbit"),
             ("1.5e9", "1.5gbit"),
+            ("1e3mbit", "1gbit"),
+            ("2.5e2 kbit/s", "250kbit"),
+            ("e3mbit", ""),
+            ("mbit 10", "10mbit"),
+            ("Mbit/s 10", ""),
+            ("mbit10", "10mbit"),
+            ("MB 1,5", "12mbit for bytes, 1.5mbit for bits"),
+            (".5gbit", "500mbit"),
+            ("10mbit;", "10mbit"),
+            ("10mbit.", "10mbit"),
+            ("10mibt", "10mbit"),
+            ("10mbti", "10mbit"),
+            ("10mbt", "10mbit"),
+            ("10kbbit", "10kbit"),
+            ("10 bot", ""),
+            ("up to 10", ""),
             ("50 percent", "50%"),
             ("12,5%", "12.5%"),
             ("150%", "100%"),

@@ -172,7 +172,13 @@ impl FromStr for Rate {
                 // A cure that would be refused too is none: that is said at once.
                 format!("{}mbit", whole()).parse::<Rate>()?;
                 let kbit = format!("{}kbit", whole()).parse::<Rate>();
-                let other = if kbit.is_ok() { "kbit" } else { "gbit" };
+                let is_many = number.text.parse::<u64>().is_ok_and(|many| many >= 100_000);
+                let other = match kbit {
+                    // So many are rather bits.
+                    Ok(_) if is_many => "bit",
+                    Ok(_) => "kbit",
+                    Err(_) => "gbit",
+                };
                 return Err(RateError::NoUnit { number: whole(), other });
             }
             "bit" => 1,
@@ -362,6 +368,7 @@ mod tests {
             message("100"),
             "`100` has no unit; write for example `100mbit` (megabits per second) or `100kbit`"
         );
+        assert!(message("100000000").ends_with("(megabits per second) or `100000000bit`"));
         assert_eq!(
             message("0.001"),
             "`0.001` has no unit; write for example `0.001mbit` (megabits per second) or `0.001gbit`"

@@ -57,6 +57,19 @@ fn a_wrong_command_line_is_a_document_too() {
 }
 
 #[test]
+fn help_and_versions_are_documents_too() {
+    let document = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&output(words)).expect("a document")
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(document("--json --version"), serde_json::json!({"version": 1, "shaper": version}));
+    for words in ["--json --help", "--json help", "plan --json --help"] {
+        let help = document(words)["help"].as_str().expect("text").to_string();
+        assert!(help.contains("Usage: shaper"), "{help}");
+    }
+}
+
+#[test]
 fn missing_words_exit_with_2() {
     for words in ["", "run", "run ann", "attach", "attach ann"] {
         shaper(words).assert().code(2).stdout("");
