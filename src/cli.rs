@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::status::MetricsFormat;
-use values::{instance_name, interval, metrics_format, percent, protocol, seconds, to_a_week};
+use values::{end, instance_name, interval, metrics_format, percent, protocol, seconds, to_a_week};
 
 /// Per-user network caps that hold.
 ///
@@ -419,10 +419,10 @@ pub struct WhyOptions {
     )]
     pub subject: String,
     /// The other end of a connection of the subject's
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = end)]
     pub to: Option<SocketAddr>,
     /// The host's own end of the connection; a port 0 is any port
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = end)]
     pub from: Option<SocketAddr>,
     /// The connection's protocol
     #[arg(long, value_name = "NAME|NUMBER", value_parser = protocol, default_value = "tcp")]

@@ -1,5 +1,6 @@
 //! The values of options, read.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::status::MetricsFormat;
@@ -15,6 +16,10 @@ pub(super) enum ValueError {
     Format,
     #[error("tcp, udp, icmp, icmpv6, sctp or a number is needed")]
     Protocol,
+    #[error(
+        "an address and a port are needed, as 10.1.2.3:443 or [fd00::1]:443 (names are not looked up)"
+    )]
+    End,
     #[error("a percentage is needed, as 90%")]
     Percent,
     #[error("1 second to 604800 (a week)")]
@@ -35,6 +40,11 @@ pub(super) fn interval(text: &str) -> Result<Duration, ValueError> {
     let time = Duration::try_from_secs_f64(seconds).map_err(|_| ValueError::Interval)?;
     let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
     allowed.contains(&time).then_some(time).ok_or(ValueError::Interval)
+}
+
+/// One end of a connection.
+pub(super) fn end(text: &str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::End)
 }
 
 pub(super) fn protocol(text: &str) -> Result<u8, ValueError> {

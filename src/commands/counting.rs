@@ -125,27 +125,48 @@ impl Counting {
     /// Reads the counters, and everything where it is no longer what it was. The time of the sample
     /// is that of its own reading, which takes a small part of a whole look's.
     pub(super) fn sample(&mut self) -> Result<Sample, Failure> {
-        let mut again = self.is_due()?;
+        let mut again = self.is_nothing_shaped() || self.is_due()?;
+        let mut failed = None;
         for _ in 0..LOOKS {
-            if again {
-                self.unchanged = Unchanged::begin(&self.kernel)?;
-                self.snapshot = look(&mut self.kernel)?;
-                self.owners = Owners::of(&self.snapshot);
-                (self.looked, self.asked) = (Instant::now(), Instant::now());
-                self.looks += 1;
-                self.read_inputs()?;
-                self.read_times();
-            }
-            let before = self.began.elapsed();
-            again = !observe::count_again(&mut self.kernel, &mut self.snapshot)?;
-            if !again {
-                self.count_processes(FEW_OWNERS)?;
-                let at = (before + self.began.elapsed()) / 2;
-                return Ok(Sample::by(self.owners.clone(), &self.snapshot, at));
-            }
+            failed = match self.count(again) {
+                Ok(Some(at)) => return Ok(Sample::by(self.owners.clone(), &self.snapshot, at)),
+                Ok(None) => None,
+                // What was read went meanwhile, with its hierarchy, or is not all there yet.
+                Err(failure) => Some(failure),
+            };
+            again = true;
         }
-        // Classes come and go all the time; the counters of the whole look are as good as any.
-        Ok(self.seen())
+        match failed {
+            Some(failure) => Err(failure),
+            // Classes come and go all the time; the counters of the whole look are as good as any.
+            None => Ok(self.seen()),
+        }
+    }
+
+    /// Reads the counters once, after a look at everything where that is wanted, and says when that
+    /// was; `None`: something has come or gone since the last look.
+    fn count(&mut self, again: bool) -> Result<Option<Duration>, Failure> {
+        if again {
+            // The hierarchy may have gone, or have come, since the kernel was opened.
+            self.kernel.look_for_hierarchy().map_err(Failure::refused)?;
+            self.unchanged = Unchanged::begin(&self.kernel)?;
+            self.snapshot = look(&mut self.kernel)?;
+            self.owners = Owners::of(&self.snapshot);
+            (self.looked, self.asked) = (Instant::now(), Instant::now());
+            self.looks += 1;
+            self.read_inputs()?;
+            self.read_times();
+        }
+        let before = self.began.elapsed();
+        if !observe::count_again(&mut self.kernel, &mut self.snapshot)? {
+            return Ok(None);
+        }
+        self.count_processes(FEW_OWNERS)?;
+        Ok(Some((before + self.began.elapsed()) / 2))
+    }
+
+    fn is_nothing_shaped(&self) -> bool {
+        self.snapshot.observation.state.trees.is_empty()
     }
 
     /// Whether everything is to be looked at again. From time to time reads what is beside the

@@ -13,7 +13,7 @@ use super::why;
 use crate::apply;
 use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
-use crate::status::Quota;
+use crate::status::{Quota, User};
 use crate::text::shown;
 
 /// Between two readings of the counters that say what holds the caller back.
@@ -53,7 +53,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
     let answer = Answer {
         version: 1,
         subject: shown(subject).to_string(),
-        claimed_by: first().map(|user| format!("{}.{}", user.source, user.user)),
+        claimed_by: first().map(User::line),
         classid: first().map(|user| user.classid.clone()),
         held_back: status.held_back(),
         quotas: status.quotas.clone(),

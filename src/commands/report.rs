@@ -225,8 +225,15 @@ fn summary(plan: &Plan, nobodys: bool, shown: bool) -> String {
     if nobodys {
         text.push_str(", and nobody's limits change");
     }
-    let retires = |planned: &&Planned| {
-        matches!(planned.step, Step::Claim(Claim::Retired(..), Change::Add(_)))
+    // A claim that only keeps a number until another one has it goes within the plan.
+    let goes = |claim: &Claim| {
+        let is_it =
+            |it: &Planned| matches!(&it.step, Step::Claim(of, Change::Remove(_)) if of == claim);
+        plan.steps.iter().any(is_it)
+    };
+    let retires = |planned: &&Planned| match &planned.step {
+        Step::Claim(claim @ Claim::Retired(..), Change::Add(_)) => !goes(claim),
+        _ => false,
     };
     match plan.steps.iter().filter(retires).count() {
         0 => {}

@@ -15,7 +15,7 @@ use crate::host::Kernel;
 use crate::status::{self, Link, Pending, Status, User};
 use crate::sys::terminal;
 use crate::text::Foreign;
-use crate::tree::Owner;
+use crate::tree::{Owner, Reserved};
 
 /// Nothing is shaped here.
 const NOTHING: u8 = 3;
@@ -25,6 +25,8 @@ const NOTHING: u8 = 3;
 enum Unknown {
     #[error("{name} has no class here{}; `shaper why {name}` says why", .nearest.did_you_mean())]
     User { name: Foreign, nearest: Nearest },
+    #[error("{0} is a group: `shaper status --group {0}` shows all that is below it")]
+    IsGroup(Foreign),
     #[error("there is no group {name} here{}", .nearest.did_you_mean())]
     Group { name: Foreign, nearest: Nearest },
 }
@@ -133,11 +135,14 @@ fn narrow(kernel: &Kernel, status: &mut Status, options: &StatusOptions) -> Resu
     let rows = users.iter().map(|user| row(kernel, status, user));
     let rows = rows.collect::<Result<Vec<String>, Failure>>()?;
     let nearest = |name: &str, of| Nearest(status.nearest(name, of).map(Foreign::from));
+    let has = |name: &str| status.links.iter().any(|link| link.group_names().contains(&name));
     if let Some((name, _)) = users.iter().zip(&rows).find(|(_, row)| !has_class(row, status)) {
+        if has(name) {
+            return Err(Unknown::IsGroup(name.as_str().into()).into());
+        }
         let nearest = nearest(name, Link::user_names);
         return Err(Unknown::User { name: name.as_str().into(), nearest }.into());
     }
-    let has = |name: &str| status.links.iter().any(|link| link.group_names().contains(&name));
     if let Some(name) = group.filter(|name| !has(name)) {
         let nearest = nearest(name, Link::group_names);
         return Err(Unknown::Group { name: name.into(), nearest }.into());
@@ -151,9 +156,11 @@ fn narrow(kernel: &Kernel, status: &mut Status, options: &StatusOptions) -> Resu
     }
 }
 
+/// Whether a row has the name. Those of the default and the unshaped class are always shown.
 fn has_class(name: &str, status: &Status) -> bool {
     let is = |user: &User| user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name);
-    status.links.iter().any(|link| link.users.iter().any(is))
+    let is_pool = matches!(Reserved::of(name), Some(Reserved::Default | Reserved::Unshaped));
+    status.links.iter().any(|link| is_pool || link.users.iter().any(is))
 }
 
 /// The row that shows whom a word of the command line means: an account may be named although its

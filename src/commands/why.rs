@@ -7,9 +7,9 @@ mod guest;
 mod owner;
 mod process;
 mod standing;
+mod subject;
 mod unread;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use crate::tree::{Claim, Group, Key, Owner, Reserved};
 use crate::units::ClassId;
 use answer::Answer;
 use owner::{On, Said};
+use subject::{Subject, UnknownSubject, no_connection};
 
 /// How long is looked at what goes now.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -43,73 +44,9 @@ const UNITS: [&str; 3] = [".service", ".scope", ".slice"];
 /// Which kinds of packets nobody claims.
 const IN_DEFAULT: &str = "in it: what accounts send that no line claims (root's, too, unless one does), what is forwarded for nobody's guests, ARP, neighbour discovery and the kernel's own answers; `shaper status` names processes and connections";
 
-/// Why a word of the command line has no answer.
-#[derive(Debug, thiserror::Error)]
-enum UnknownSubject {
-    #[error(
-        "{name} is no line of the policy, no account, no process and no guest{}",
-        did_you_mean(.nearest)
-    )]
-    Anything { name: Foreign, nearest: Option<Foreign> },
-    #[error("there is no guest {name} here{}", did_you_mean(.nearest))]
-    Guest { name: Foreign, nearest: Option<Foreign> },
-    #[error("there is no process {0} here")]
-    Process(Foreign),
-    #[error("no class {0} is shaper's here")]
-    Class(Foreign),
-    #[error(
-        "{0} is a link, and `why` answers about whom its classes are for: `shaper status` shows them all"
-    )]
-    Link(Foreign),
-    #[error("{0} is no number")]
-    Number(Foreign),
-}
-
-fn did_you_mean(name: &Option<Foreign>) -> String {
-    name.as_ref().map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
-}
-
-impl From<UnknownSubject> for Failure {
-    fn from(error: UnknownSubject) -> Failure {
-        Failure::Usage(error.to_string())
-    }
-}
-
-/// What the command line asks about.
-enum Subject<'a> {
-    /// `pid:4711`; a bare number is a process if there is one, else a uid.
-    Process(&'a str),
-    /// `uid:1000`.
-    Uid(u32),
-    /// `guest:web-1`.
-    Guest(&'a str),
-    /// `1:1a`, `default`, `unshaped`.
-    Class(ClassId),
-    /// `10.1.2.3:443`: a connection of nobody's in particular.
-    Connection,
-    /// A user, a group, a class, an account, a unit; or a guest, where it is none of these.
-    Name(&'a str),
-}
-
-impl<'a> Subject<'a> {
-    fn parse(text: &'a str) -> Result<Subject<'a>, UnknownSubject> {
-        if let Some(number) = text.strip_prefix("uid:") {
-            let uid = number.parse().map_err(|_| UnknownSubject::Number(number.into()))?;
-            return Ok(Subject::Uid(uid));
-        }
-        if text.parse::<SocketAddr>().is_ok() {
-            return Ok(Subject::Connection);
-        }
-        let word = Reserved::of(text);
-        Ok(match (text.strip_prefix("pid:"), text.strip_prefix("guest:"), word) {
-            (Some(pid), ..) => Subject::Process(pid),
-            (_, Some(name), _) => Subject::Guest(name),
-            (.., Some(Reserved::Default)) => Subject::Class(ClassId::DEFAULT),
-            (.., Some(Reserved::Unshaped)) => Subject::Class(ClassId::UNSHAPED),
-            _ => text.parse().map_or(Subject::Name(text), Subject::Class),
-        })
-    }
-}
+/// What decides about a group's connections beside rules.
+const OF_MEMBERS: &str =
+    "where no rule decides, it is the class of the member who sends: `shaper why USER --to …`";
 
 pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failure> {
     let asked = Subject::parse(&options.subject)?;
@@ -243,6 +180,12 @@ fn say_ways(on: &On<'_>, counting: &Counting, options: &WhyOptions, answer: &mut
     let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
     let known = connection::Known { seen, status, meaning };
     answer.connection = connection::ways(known, &asked, answer.sender);
+    answer.notes.extend(connection::unseen(known.seen, asked.to));
+    if answer.is_group {
+        // No packet is in a class that has others below it.
+        answer.connection.retain(|way| way.rule.is_some());
+        answer.notes.push(OF_MEMBERS.to_string());
+    }
 }
 
 /// A socket that is bound to the host's own end of a connection.
@@ -320,7 +263,11 @@ fn of_name(
             Some(_) => Vec::new(),
             None => vec!["no line names the unit: its processes count by their uids".to_string()],
         };
-        return Ok(owner::answer(on, format!("unit {}", shown(name)), owner, notes));
+        let subject = format!("unit {}", shown(name));
+        return Ok(match owner {
+            Some(owner) => owner::answer(on, subject, Some(owner), notes),
+            None => Answer { notes, ..Answer::about(subject, None) },
+        });
     }
     if let Ok(Some(uid)) = uid {
         return Ok(of_uid(on, shown(name).to_string(), uid));
@@ -334,6 +281,13 @@ fn of_name(
                 return Err(UnknownSubject::Link(name.into()).into());
             }
             let policy = on.policy;
+            if let Some((key, at)) = guest::awaited(policy, name) {
+                let line = format!("users.{} at {at}", shown(key));
+                return Err(UnknownSubject::Awaited(name.into(), line).into());
+            }
+            if let Some(error) = no_connection(name) {
+                return Err(error.into());
+            }
             let users = policy.users.iter().map(|line| &line.key);
             let groups = policy.groups.iter().map(|line| &line.key);
             let classes = policy.classes.iter().map(|line| &line.key);
@@ -435,6 +389,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
             let subject = format!("class {class}{}", shown(&of));
             Ok(Answer { links, notes, ..Answer::about(subject, Some(class)) })
         }
+        _ if class == ClassId::LINK => Err(UnknownSubject::WholeLink),
         _ => Err(UnknownSubject::Class(class.to_string().as_str().into())),
     }
 }

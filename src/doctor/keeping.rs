@@ -89,11 +89,15 @@ fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
                 "sudo shaper doctor",
             )]
         }
-        Sync::Refused(why) => vec![Check::error(
-            "policy",
-            format!("the policy is refused: {}", first_lines(why)),
-            format!("mend {file}; `shaper check` shows the place"),
-        )],
+        Sync::Refused(why) => {
+            let usual = format!("mend {file}; `shaper check` shows the place");
+            let (what, cure) = match why.split_once("; cure: ") {
+                Some((what, cure)) => (what, cure.to_string()),
+                None => (why.as_str(), usual),
+            };
+            let what = format!("the policy is refused: {}", first_lines(what));
+            vec![Check::error("policy", what, cure)]
+        }
         Sync::Uncompared(why) => sync(Check::warning(
             "sync",
             format!("whether {file} is in force cannot be told: {}", first_lines(why)),

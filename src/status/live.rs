@@ -122,7 +122,7 @@ impl<'a> Table<'a> {
             for (at, depth) in listed.shown.iter().skip(skipped).take(shown) {
                 let row = rows[*at];
                 let processes = match row.kind {
-                    Kind::Group => Some(listed.processes_of(*at)),
+                    Kind::Group => row.processes.or_else(|| Some(listed.processes_of(*at))),
                     _ => row.processes,
                 };
                 lines.push(self.row(&Row { processes, ..row }, *depth));

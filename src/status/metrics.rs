@@ -153,7 +153,9 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
             users.sort_by_key(|(user, total)| (Reverse(total.sent_bytes), &user.user));
             users.truncate(top);
         }
-        let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
+        // The pools are called so, whatever accounts are.
+        let pools = [Reserved::Default, Reserved::Unshaped].map(|pool| pool.to_string());
+        let mut rows: BTreeMap<&str, usize> = pools.iter().map(|pool| (pool.as_str(), 1)).collect();
         link.users.iter().for_each(|user| *rows.entry(&user.user).or_default() += 1);
         let way = way(link);
         let labels = |name: &str| [&way, ",user=\"", &escaped(name), "\""].concat();
@@ -361,6 +363,20 @@ mod tests {
             assert!(text.contains(line) && open.contains(line), "{line} of\n{text}");
         }
         assert!(open.contains("# TYPE shaper_events_lost counter\n"), "{open}");
+    }
+
+    #[test]
+    fn an_account_with_the_name_of_a_pool_is_another_series() {
+        let mut status = busy();
+        let users = status.links[0].users.iter_mut().zip(["default", "unshaped"]);
+        for (uid, (user, name)) in (2103..).zip(users) {
+            (user.owner, user.user) = (Owner::Uid(uid), name.to_string());
+        }
+        let text = metrics(&status, (&Ledger::default(), None), None, Format::Prometheus);
+        let samples = text.lines().filter(|line| line.starts_with("shaper_class_ceil"));
+        let names: Vec<&str> = samples.filter_map(|line| line.split(' ').next()).collect();
+        let unique: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(unique.len(), names.len(), "{text}");
     }
 
     #[test]

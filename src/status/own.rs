@@ -6,7 +6,7 @@ use super::limit::Limit;
 use super::report::{ClassNumbers, Link, Status, User};
 use super::words::{self, bytes};
 use crate::text::shown;
-use crate::tree::Owner;
+use crate::tree::{Owner, Reserved};
 
 /// From which share of a ceil on, in percent, it counts as used up.
 const FULL: u64 = 97;
@@ -17,14 +17,7 @@ impl Status {
     pub fn keep_own(&mut self, owners: &BTreeSet<Owner>) {
         for link in &mut self.links {
             link.users.retain(|user| owners.contains(&user.owner));
-            let mut above: BTreeSet<String> = BTreeSet::new();
-            for user in &link.users {
-                let mut next = user.group.clone();
-                while let Some(name) = next.filter(|name| above.insert(name.clone())) {
-                    let group = link.groups.iter().find(|group| group.group == name);
-                    next = group.and_then(|group| group.parent.clone());
-                }
-            }
+            let above = link.above();
             link.groups.retain(|group| above.contains(&group.group));
             if !link.users.is_empty() {
                 link.default = None;
@@ -68,6 +61,18 @@ impl Status {
             }
         };
         self.links.iter().flat_map(of_link).collect()
+    }
+}
+
+impl User {
+    /// The line of the policy for which the class was made: `users.ann`, `everyone`.
+    pub fn line(&self) -> String {
+        match (&self.owner, self.source, &self.group) {
+            (Owner::User(key), ..) => format!("users.{key}"),
+            (Owner::Class(key), ..) => format!("classes.{key}"),
+            (_, "group", Some(group)) => format!("groups.{group}"),
+            _ => Reserved::Everyone.to_string(),
+        }
     }
 }
 

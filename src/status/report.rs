@@ -272,6 +272,9 @@ pub struct Group {
     /// Which limit it has, as of a user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// Processes of all who are below it, where not all of these are in the report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
 }
 
 /// The default or the unshaped class.
@@ -382,7 +385,8 @@ pub struct Now {
 }
 
 impl Status {
-    /// Leaves only these users (by name or uid), or only what is below this group, in the report.
+    /// Leaves only these users (by name or uid) with the groups above them, or only what is below
+    /// this group, in the report.
     pub fn narrow(&mut self, users: &[String], group: Option<&str>) {
         for link in &mut self.links {
             let below = group.map(|group| link.below(group));
@@ -395,10 +399,16 @@ impl Status {
                 };
                 named && below.as_ref().is_none_or(is_below)
             };
-            link.users.retain(wanted);
-            if let Some(groups) = &below {
-                link.groups.retain(|group| groups.contains(&group.group));
+            if !users.is_empty() {
+                link.count_processes();
             }
+            link.users.retain(wanted);
+            let shown = match below {
+                Some(below) => below,
+                None if users.is_empty() => continue,
+                None => link.above(),
+            };
+            link.groups.retain(|group| shown.contains(&group.group));
         }
         let is_shown = |quota: &Quota| {
             self.links.iter().any(|link| {
@@ -411,8 +421,9 @@ impl Status {
 
     /// The name of a user or group (`of`) that is most like one that nobody has; `None`: none is.
     pub fn nearest(&self, name: &str, of: fn(&Link) -> Vec<&str>) -> Option<&str> {
+        let small = name.to_lowercase();
         let near = |other: &&str| {
-            let distance = strsim::osa_distance(name, other);
+            let distance = strsim::osa_distance(&small, &other.to_lowercase());
             (distance <= name.chars().count().div_ceil(3)).then_some(distance)
         };
         let names = self.links.iter().flat_map(of);
@@ -429,6 +440,35 @@ impl Link {
     /// The names of the groups.
     pub fn group_names(&self) -> Vec<&str> {
         self.groups.iter().map(|group| group.group.as_str()).collect()
+    }
+
+    /// The groups above the users, by name.
+    pub(super) fn above(&self) -> BTreeSet<String> {
+        let mut above = BTreeSet::new();
+        for user in &self.users {
+            let mut next = user.group.clone();
+            while let Some(name) = next.filter(|name| above.insert(name.clone())) {
+                let group = self.groups.iter().find(|group| group.group == name);
+                next = group.and_then(|group| group.parent.clone());
+            }
+        }
+        above
+    }
+
+    /// Counts the processes of who is below each group.
+    fn count_processes(&mut self) {
+        let name = |(place, group): (usize, &Group)| (group.group.clone(), place);
+        let places: BTreeMap<String, usize> = self.groups.iter().enumerate().map(name).collect();
+        let place = |group: &Option<String>| places.get(group.as_ref()?).copied();
+        let parents: Vec<_> = self.groups.iter().map(|group| place(&group.parent)).collect();
+        self.groups.iter_mut().for_each(|group| group.processes = Some(0));
+        for user in &self.users {
+            let mut next = place(&user.group);
+            while let Some(group) = next.and_then(|at| self.groups.get_mut(at)) {
+                group.processes = group.processes.map(|count| count + user.processes);
+                next = next.and_then(|at| parents.get(at).copied().flatten());
+            }
+        }
     }
 
     /// A group and all groups below it, by name.

@@ -176,7 +176,7 @@ fn rows(link: &Link) -> Vec<Row<'_>> {
     let mut rows = Vec::with_capacity(link.groups.len() + link.users.len() + 2);
     for group in &link.groups {
         let of = row(Kind::Group, &group.group, &group.classid, &group.class.now);
-        rows.push(Row { group: known(&group.parent), ..of });
+        rows.push(Row { group: known(&group.parent), processes: group.processes, ..of });
     }
     for user in &link.users {
         let of = row(Kind::User, &user.user, &user.classid, &user.class.now);

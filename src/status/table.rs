@@ -32,6 +32,9 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     let is_live = status.interval_ms.is_some();
     for (index, link) in status.links.iter().enumerate() {
         if is_live {
+            if link.rules.is_some() {
+                let _ = writeln!(text, "{}  {}", link.dev, link.direction);
+            }
             rules(link, &mut text);
             continue;
         }

@@ -57,6 +57,7 @@ fn group(name: &str, parent: Option<&str>, now: Now) -> Group {
         limit: None,
         classid: format!("1:f{name}"),
         class: numbers(Some(now)),
+        processes: None,
     }
 }
 
@@ -248,6 +249,10 @@ fn a_group_without_what_is_above_it_is_shown_with_its_members() {
 
 #[test]
 fn keys_change_the_screen_and_nothing_is_larger_than_it() {
+    let mut help = Board::default();
+    help.press(Key::Char('?'));
+    let narrow = help.draw(&busy(), Size { rows: 24, columns: 60 }, false);
+    assert!(narrow.iter().all(|line| !line.contains('…')), "{narrow:?}");
     let mut board = Board::default();
     let size = Size { rows: 6, columns: 60 };
     let screen = |board: &mut Board| board.draw(&busy(), size, false);

@@ -202,6 +202,7 @@ impl<'a> View<'a> {
                     classid,
                     limit: self.limit(&Owner::Group(group.clone()), id),
                     class,
+                    processes: None,
                 }),
                 Claim::Owner(owner) => users.push(self.user(owner, id, class)),
                 Claim::Retired(..) => retired.push(Retired { classid, class }),

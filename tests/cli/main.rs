@@ -34,6 +34,7 @@ mod top;
 mod tour;
 mod unprivileged;
 mod usage;
+mod why;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         top::TESTS,
         tour::TESTS,
         usage::TESTS,
+        why::TESTS,
         ansible::TESTS,
         attach::TESTS,
         beside::TESTS,

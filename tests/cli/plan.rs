@@ -11,7 +11,7 @@ use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, classid, directory, policy};
 
 tests!(On::Host =>
-    a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
+    a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_plan_counts_the_classes_that_go, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
     steps_print_as_tc_commands, printed_commands_reach_another_namespace, printed_commands_take_over_any_root,
@@ -74,6 +74,19 @@ fn a_plan_says_each_step_and_apply_does_them() {
 fn a_dry_run_is_a_plan() {
     let path = host();
     exactly(&mut shaper(&format!("apply --dry-run {path}")), 0, &planned(), "");
+}
+
+/// Of the two classes of a line with another number one goes, and one stays.
+fn a_plan_counts_the_classes_that_go() {
+    host();
+    let file =
+        |classid: &str| policy(&text(&format!("ann: {{ceil: 20mbit, classid: \"{classid}\"}}")));
+    shaper(&format!("apply -q {}", file("1:10"))).assert().code(0);
+    let output = shaper(&format!("plan {}", file("1:77"))).assert().code(0).get_output().clone();
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.ends_with("; 1 class goes once its packets have left\n"), "{said}");
+    shaper(&format!("apply {}", file("1:77"))).assert().code(0);
+    assert_eq!(classid("user/ann"), "1:77");
 }
 
 /// A line of people for whatever a policy changes, and apply says what plan said.

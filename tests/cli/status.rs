@@ -2,12 +2,13 @@
 //! change that waits to be confirmed.
 
 use super::invoke::{Sleeper, exactly, host, shaper};
-use crate::support::accounts::{ANN, CAROL};
+use crate::support::accounts::{ANN, BOB, CAROL};
 use crate::support::harness::{On, tests};
 use crate::support::program::policy;
 
 tests!(On::Host =>
     members_are_below_their_group_in_80_columns, a_group_shows_all_that_is_below_it,
+    a_user_is_shown_with_the_groups_above_him, other_words_than_users_names_are_told_apart,
     the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
     what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named,
     whose_sockets_are_in_his_class_is_not_said_to_be_in_default
@@ -111,6 +112,37 @@ fn a_group_shows_all_that_is_below_it() {
     };
     assert_eq!(below("students"), ["[students]", "ann", "[year1]", "bob"]);
     assert_eq!(below("year1"), ["[year1]", "bob"]);
+}
+
+/// And with no others; what a group has is what all who are below it have.
+fn a_user_is_shown_with_the_groups_above_him() {
+    let path = shaped();
+    let _bob = Sleeper::of(BOB);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let table = text("status ann");
+    let rows = [(2, "[students]"), (4, "ann"), (2, "(default)"), (2, "(unshaped)")];
+    assert_eq!(names(&table)[..4], rows, "{table}");
+    let groups = &json("status ann")["links"][0]["groups"];
+    assert_eq!(groups.as_array().map(Vec::len), Some(1), "{groups}");
+    assert_eq!((&groups[0]["group"], &groups[0]["processes"]), (&"students".into(), &1.into()));
+    let live = text("status ann --interval 0.1");
+    let students = live.lines().find(|line| line.contains("[students]")).expect("its row");
+    assert!(students.ends_with(" 1"), "{live}");
+    let rules = text("status --interval 0.1 --rules");
+    assert!(rules.contains("\nup0  egress\n  "), "{rules}");
+}
+
+fn other_words_than_users_names_are_told_apart() {
+    shaped();
+    let group =
+        "error: students is a group: `shaper status --group students` shows all that is below it\n";
+    exactly(&mut shaper("status students"), 2, "", group);
+    for pool in ["default", "unshaped"] {
+        let table = text(&format!("status {pool}"));
+        assert_eq!(names(&table)[..2], [(2, "(default)"), (2, "(unshaped)")], "{table}");
+    }
+    let near = "error: ANN has no class here (did you mean ann?); `shaper why ANN` says why\n";
+    exactly(&mut shaper("status ANN"), 2, "", near);
 }
 
 fn the_nearest_name_is_said() {

@@ -16,7 +16,8 @@ use crate::support::program::{binary, policy};
 tests!(On::Host =>
     keys_and_sizes_change_the_screen, a_terminal_is_as_it_was_afterwards,
     nothing_is_coloured_where_no_colour_is_wanted,
-    without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said
+    without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said,
+    what_is_shaped_comes_and_goes_while_it_runs
 );
 
 const POLICY: &str = "
@@ -136,6 +137,22 @@ fn without_a_terminal_there_are_tables_or_lines_of_json() {
     shaper("clear").assert().code(0);
     let nothing = "nothing is shaped here; `shaper apply` does it\n";
     exactly(&mut shaper("top --once --interval 0.1"), 0, nothing, "");
+}
+
+/// The hierarchy of `net_cls`, too, comes with the first apply and goes with `clear`.
+fn what_is_shaped_comes_and_goes_while_it_runs() {
+    let _host = host();
+    let path = policy(POLICY);
+    let top = format!("{} top --interval 0.2", binary().display());
+    let terminal = Terminal::open(80, 24, &top);
+    terminal.until("nothing yet", |screen| screen.contains("nothing is shaped here"));
+    for _ in 0..2 {
+        shaper(&format!("apply -q {path}")).assert().code(0);
+        let is_all = |screen: &str| screen.contains("  [students]") && screen.contains("\n  ann ");
+        terminal.until("users and groups", is_all);
+        shaper("clear -q").assert().code(0);
+        terminal.until("nothing any more", |screen| screen.contains("nothing is shaped here"));
+    }
 }
 
 fn bad_options_are_said() {

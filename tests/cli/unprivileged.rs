@@ -257,7 +257,7 @@ fn without_tags_users_see_what_is_theirs() {
     for (account, name, line, cap) in [
         (ANN, "ann", "users.ann", "ann may use 20mbit"),
         (BOB, "bob", "users.staff", "staff may use 10mbit"),
-        (CAROL, "carol", "everyone.carol", "carol may use 5mbit"),
+        (CAROL, "carol", "everyone", "carol may use 5mbit"),
     ] {
         let [status, why] = ["status".to_string(), format!("why {name} --file {path}")]
             .map(|it| said(account, &it));

@@ -25,6 +25,9 @@ pub(super) struct Answer {
     /// The class of its packets that no rule decides about; `None`: nobody's.
     #[serde(skip)]
     pub sender: Option<ClassId>,
+    /// The subject is a group, in whose own class no packet is.
+    #[serde(skip)]
+    pub is_group: bool,
     /// The subject is a class that is there for whoever has no line.
     #[serde(skip)]
     pub is_for_nobody: bool,
@@ -95,6 +98,7 @@ impl Answer {
             column: None,
             classid: class.map(|class| class.to_string()),
             sender: class,
+            is_group: false,
             is_for_nobody: false,
             directory: None,
             comes_in_by: Vec::new(),

@@ -14,7 +14,7 @@ use crate::intent::Meaning;
 use crate::model::Rule;
 use crate::status::Status;
 use crate::text::shown;
-use crate::tree::{Claim, Direction, Headers, Packets, Port, Reserved, Tree};
+use crate::tree::{Claim, Direction, Headers, LinkName, Packets, Port, Reserved, Tree};
 use crate::units::ClassId;
 
 /// A port that is taken for the connection's own where the command line names none: of those that
@@ -78,7 +78,14 @@ pub(super) fn ways(known: Known<'_>, asked: &Asked, sender: Option<ClassId>) -> 
         ports: has_ports.then(|| (own_port.unwrap_or(SOME_PORT), asked.to.port())),
     };
     let is_assumed = has_ports && own_port.is_none();
-    let link = link_of(own).filter(|link| seen.state.trees.keys().any(|it| it.link == *link));
+    if stays(asked.to) && !is_lo_shaped(seen) {
+        return Vec::new();
+    }
+    let link = match stays(asked.to) {
+        true => LinkName::new(LO),
+        false => link_of(own),
+    };
+    let link = link.filter(|link| seen.state.trees.keys().any(|it| it.link == *link));
     let trees = seen.state.trees.iter();
     let here = trees.filter(|(port, _)| link.as_ref().is_none_or(|link| port.link == *link));
     here.map(|(port, tree)| {
@@ -89,6 +96,25 @@ pub(super) fn ways(known: Known<'_>, asked: &Asked, sender: Option<ClassId>) -> 
         way
     })
     .collect()
+}
+
+/// The link of what the host sends to itself.
+const LO: &str = "lo";
+
+/// Whether packets to this end come by no other link than `lo`: the host has the address itself.
+fn stays(to: SocketAddr) -> bool {
+    to.ip().is_loopback() || !to.ip().is_unspecified() && link_of(to.ip()).is_some()
+}
+
+fn is_lo_shaped(seen: &Observation) -> bool {
+    seen.state.trees.keys().any(|port| port.link.as_str() == LO)
+}
+
+/// Why nothing is said of where the packets of a connection with this end go; `None`: it is said.
+pub(super) fn unseen(seen: &Observation, to: SocketAddr) -> Option<String> {
+    let is_unseen = stays(to) && !is_lo_shaped(seen);
+    is_unseen
+        .then(|| format!("{} is this host: such packets go by {LO}, which is not shaped", to.ip()))
 }
 
 /// A packet of the connection at one port of a link.

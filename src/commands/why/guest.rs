@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::owner::{On, answer};
 use crate::facts::{Container, LinkFacts, NamespaceId, Observation};
 use crate::model::InnerLink;
-use crate::policy::{GuestOwner, closest};
+use crate::policy::{ContainerRef, GuestOwner, LinkRef, Policy, closest};
 use crate::status;
 use crate::text::{Foreign, shown};
 use crate::tree::{Claim, LinkName, Owner, Source};
@@ -75,6 +75,29 @@ pub(super) fn nearest<'a>(seen: &'a Observation, name: &str) -> Option<&'a str> 
     let links = facts.links.keys().map(LinkName::as_str);
     let containers = facts.guests.containers.iter().filter_map(|it| it.name.as_deref());
     closest(name, links.chain(containers).chain(facts.guests.namespaces.keys().map(String::as_str)))
+}
+
+/// The line of the policy that is for a guest of this name, which is not here, and its place.
+pub(super) fn awaited<'p>(policy: &'p Policy, name: &str) -> Option<(&'p str, String)> {
+    let address: Option<IpAddr> = name.parse().ok();
+    let line = policy.users.iter().find(|line| {
+        let interfaces = line.interfaces.iter().flatten().any(|link| match &link.value {
+            LinkRef::Pattern(pattern) => pattern.fits(name),
+            link => link.as_str() == name,
+        });
+        let containers = line.containers.iter().flatten().any(|it| match &it.value {
+            ContainerRef::Name(is) => is == name,
+            ContainerRef::Pattern(pattern) => pattern.fits(name),
+            ContainerRef::Label(..) => false,
+        });
+        let namespaces = line.namespaces.iter().flatten().any(|it| it.value == name);
+        let mut networks = line.addresses.iter().flatten().flat_map(|it| &it.value);
+        let addresses = address.is_some_and(|is| networks.any(|net| net.contains(&is)));
+        interfaces || containers || namespaces || addresses
+    })?;
+    let at = line.key.at;
+    let place = format!("{}:{}:{}", policy.source.file_at(at), at.place.line, at.place.column);
+    Some((line.key.value.as_str(), place))
 }
 
 /// A guest's answer; `seen` has what is known of guests.

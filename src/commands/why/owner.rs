@@ -121,6 +121,7 @@ pub(super) fn answer(
     if id.is_some() && line.as_ref().is_some_and(|(_, at)| at.is_none()) {
         notes.push("in force; the file has no such line: apply has not run since".to_string());
     }
+    notes.extend(node.zip(id).and_then(|(node, id)| group_differs(on, node, id)));
     let at = line.as_ref().and_then(|(_, at)| *at);
     let said = |at: LinkAt, _: &Link| match node {
         None => Said::Nothing,
@@ -140,13 +141,32 @@ pub(super) fn answer(
         line: at.map(|at| at.place.line),
         column: at.map(|at| at.place.column),
         claimed_by: line.map(|(name, _)| name),
-        sender: id.or_else(|| newcomers(observed, owner.as_ref()?)),
+        sender: match owner {
+            Some(Owner::Group(_)) => None,
+            _ => id.or_else(|| newcomers(observed, owner.as_ref()?)),
+        },
+        is_group: matches!(owner, Some(Owner::Group(_))),
         links,
         quotas,
         shares_with: node.map_or_else(Vec::new, |node| sharers(on, node)),
         notes,
         ..Answer::about(subject, id)
     }
+}
+
+/// That the class stands in another group than the file has it in.
+fn group_differs(on: &On<'_>, node: &Node, id: ClassId) -> Option<String> {
+    let mut ports = on.meaning.observation.state.trees.keys();
+    let is = ports.find_map(|port| standing::row(on.status, port, id))?.group();
+    let says = node.group.as_ref().map(ToString::to_string);
+    let named = |group: Option<&str>| match group {
+        Some(group) => format!("in group {}", shown(group)),
+        None => "in no group".to_string(),
+    };
+    (is != says.as_deref()).then(|| {
+        let (is, says) = (named(is), named(says.as_deref()));
+        format!("in force it is {is}; the file says {says}: apply has not run since")
+    })
 }
 
 /// The class in which packets are of an account, or a range, that has no class of its own yet.

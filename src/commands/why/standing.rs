@@ -68,6 +68,11 @@ pub(super) fn row<'a>(status: &'a Status, port: &Port, id: ClassId) -> Option<St
 }
 
 impl<'a> Standing<'a> {
+    /// The group right above it.
+    pub(super) fn group(&self) -> Option<&'a str> {
+        self.group
+    }
+
     /// The groups above the class, the nearest first, and the link.
     fn above(&self) -> Vec<Above<'a>> {
         let mut above = Vec::new();

@@ -96,13 +96,7 @@ fn on_link(port: &Port, row: &Standing<'_>) -> OnLink {
 
 /// The line that the class was made for.
 fn claimed_by(status: &Status, classid: &str) -> Option<String> {
-    let of_user = |user: &User| match (user.source, &user.group) {
-        ("users", _) => format!("users.{}", user.user),
-        ("class", _) => format!("classes.{}", user.user),
-        ("group", Some(group)) => format!("groups.{group}"),
-        _ => Reserved::Everyone.to_string(),
-    };
-    let user = |link: &Link| link.users.iter().find(|it| it.classid == classid).map(of_user);
+    let user = |link: &Link| link.users.iter().find(|it| it.classid == classid).map(User::line);
     let group = |link: &Link| {
         let group = link.groups.iter().find(|it| it.classid == classid)?;
         Some(format!("groups.{}", group.group))
