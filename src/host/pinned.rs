@@ -129,7 +129,7 @@ impl Kernel {
     pub fn remove_pinned(&self, of: Option<&Owner>) -> bool {
         match self.remove_those(|it| of.is_none_or(|owner| it.owner == *owner)) {
             Ok(()) => return true,
-            // The daemon of the unit (ProtectControlGroups=): who removes them says [`Kernel::tidy`].
+            // The unit's daemon (ProtectControlGroups=): who removes them says [`Kernel::tidy`].
             Err(error) if error.errno() == Some(libc::EROFS) => debug!("{error}"),
             Err(error) => warn!("{error}"),
         }

@@ -374,7 +374,7 @@ mod tests {
         }
         let text = metrics(&status, (&Ledger::default(), None), None, Format::Prometheus);
         let samples = text.lines().filter(|line| line.starts_with("shaper_class_ceil"));
-        let names: Vec<&str> = samples.filter_map(|line| line.split(' ').next()).collect();
+        let names: Vec<&str> = samples.filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
         let unique: BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(unique.len(), names.len(), "{text}");
     }

@@ -1,5 +1,5 @@
-//! Without `net_cls`: what becomes of the cgroups (v2) of `run` and `attach` where a change is taken
-//! back, where nobody may write there, and where somebody has the one above in use.
+//! Without `net_cls`: what becomes of the cgroups (v2) of `run` and `attach` where a change is
+//! taken back, where nobody may write there, and where somebody has the one above in use.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -77,7 +77,7 @@ fn a_move_that_is_taken_back_leaves_no_cgroup() {
     own.clear();
 }
 
-/// shaper as the unit of the daemon confines it (ProtectControlGroups=): the hierarchy is read-only.
+/// shaper as the daemon's unit confines it (ProtectControlGroups=): the hierarchy is read-only.
 fn confined(own: &Own, words: &[&str]) -> Done {
     let mut command = Command::new("unshare");
     let script = format!(r#"mount -o remount,bind,ro {SCRATCH}/units && exec "$@""#);
