@@ -84,7 +84,10 @@ impl Ours<'_> {
         !is_all
             || told.any(|notice| match notice {
                 Notice::DefaultRoute => auto,
-                Notice::TrafficControl(index) => self.shaped(*index).is_none(),
+                // What stands where something arrives keeps a `down` off a link that is shaped.
+                Notice::TrafficControl(index) => self.shaped(*index).is_none_or(|link| {
+                    lines.iter().any(|it| it.down.is_some() && it.name.value.means(link, &[]))
+                }),
                 Notice::Link(_, name, altnames) | Notice::Gone(_, name, altnames) => {
                     auto || lines.iter().any(|line| line.name.value.means(name, altnames))
                 }

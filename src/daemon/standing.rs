@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::apply::{InForce, Request};
-use crate::intent::Intent;
+use crate::intent::{Intent, NoneFits};
 use crate::policy::{LinkLine, Policy};
 use crate::tree::{Claim, Direction, LinkName, Owner};
 
@@ -106,6 +106,10 @@ impl Standing {
         let mut intent = Intent { policy: Arc::clone(policy), ..self.intent.clone() };
         // As in a run by hand, a new line for a link that does not exist is a mistake.
         intent.options.absent_links = !policy.links.iter().any(is_new);
+        // One that shapes nothing takes away nothing that is shaped.
+        if self.shapes() {
+            intent.options.none_fits = NoneFits::Refused;
+        }
         Request::from(intent)
     }
 

@@ -83,9 +83,8 @@ impl Intent {
             let ifindex = seen.facts.links.get(name)?.ifindex;
             Some((name.clone(), Misfit { ifindex, why: why.clone() }))
         }));
-        let shapes_nothing = model.links.is_empty() && self.good.is_empty();
         let is_refused = self.options.none_fits == NoneFits::Refused;
-        if is_refused && shapes_nothing && !passed_over.is_empty() {
+        if is_refused && model.links.is_empty() && !passed_over.is_empty() {
             let error = |it: Misfit| Diagnostic::error(Kind::Link, self.policy.links_at, it.why);
             let errors = passed_over.into_values().map(error).collect();
             return Err(Report::new(&self.policy.source, errors).into());

@@ -45,7 +45,7 @@ pub struct Options {
 }
 
 /// What becomes of a policy that holds on none of the links that are there, where links may be
-/// passed over and none was shaped before.
+/// passed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoneFits {
     /// All are passed over.

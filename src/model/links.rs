@@ -129,10 +129,12 @@ pub(super) fn resolve<'p>(
         for (name, device) in meant {
             let mut about = Findings::default();
             let meant = (name.clone(), device);
-            shaped.extend(shapes((line, situation), meant, options, &mut about));
+            let ports = shapes((line, situation), meant, options, &mut about);
             // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
-            unfit.extend(about.error().filter(|_| lenient).map(|why| (name, why.message.clone())));
+            let is_unfit = lenient && ports.is_empty();
+            unfit.extend(about.error().filter(|_| is_unfit).map(|why| (name, why.message.clone())));
+            shaped.extend(ports);
             findings.append(about, lenient);
         }
     }

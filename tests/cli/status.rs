@@ -122,7 +122,7 @@ fn a_user_is_shown_with_the_groups_above_him() {
     let table = text("status ann");
     let rows = [(2, "[students]"), (4, "ann"), (2, "(default)"), (2, "(unshaped)")];
     assert_eq!(names(&table)[..4], rows, "{table}");
-    let groups = &json("status ann")["links"][0]["groups"];
+    let groups = &json("status --json ann")["links"][0]["groups"];
     assert_eq!(groups.as_array().map(Vec::len), Some(1), "{groups}");
     assert_eq!((&groups[0]["group"], &groups[0]["processes"]), (&"students".into(), &1.into()));
     let live = text("status ann --interval 0.1");

@@ -58,3 +58,8 @@ impl<P> Refused<P> {
         self.policy.take()
     }
 }
+
+/// What is said of a refusal.
+pub(super) fn not_adopted(why: &str) -> String {
+    format!("the policy is not adopted, and the one before stays in force: {why}")
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use crate::policy::Source;
 use crate::tree::LinkName;
-use again::{Refused, pause_after};
+use again::{Refused, not_adopted, pause_after};
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text, Touched};
 
@@ -191,10 +191,11 @@ impl<P: Text + PartialEq> Shaping<P> {
     }
 
     /// When the kernel's objects are looked at. `None`: a new policy is to be applied, and may
-    /// stand already in part.
+    /// stand already in part. While NSS is asked for its names, nothing of it stands.
     fn look_due(&self) -> Option<Instant> {
         let by = self.drain.map_or(self.look_by, |drain| drain.until.min(self.look_by));
-        (!matches!(self.state, State::Adopting { .. })).then_some(by.max(self.not_before))
+        let is_begun = matches!(self.state, State::Adopting { asks: false, .. });
+        (!is_begun).then_some(by.max(self.not_before))
     }
 
     pub(super) fn on(&mut self, event: Event<P>, now: Instant) -> Vec<Order> {
@@ -380,9 +381,8 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.rest(now);
             }
             Outcome::Locked(why) => {
-                let (until, policy) = (now + LOCKED, self.take_candidate());
-                self.put_off(attempt, until);
-                self.state = State::Waiting { tries, until, why, policy };
+                let until = now + LOCKED;
+                self.put_off(attempt, until, |policy| State::Waiting { tries, until, why, policy });
             }
             Outcome::Refused(Refusal { text: why, .. }) | Outcome::Failed(why) => {
                 let what = match attempt {
@@ -394,18 +394,25 @@ impl<P: Text + PartialEq> Shaping<P> {
                     self.orders.push(Order::Complain(why.clone()));
                     self.complaints.insert(attempt, why.clone());
                 }
-                let (until, policy) = (now + pause_after(tries), self.take_candidate());
-                self.put_off(attempt, until);
-                self.state = State::Failing { tries: tries.saturating_add(1), until, why, policy };
+                let (until, tries) = (now + pause_after(tries), tries.saturating_add(1));
+                self.put_off(attempt, until, |policy| State::Failing { tries, until, why, policy });
             }
         }
     }
 
     /// Plans the next try of what failed. Where that is a new policy, the kernel's objects are
-    /// still looked at meanwhile.
-    fn put_off(&mut self, attempt: Attempt, until: Instant) {
+    /// still looked at meanwhile; where it is a look, names are still asked for.
+    fn put_off(
+        &mut self,
+        attempt: Attempt,
+        until: Instant,
+        state: impl FnOnce(Option<P>) -> State<P>,
+    ) {
         if attempt == Attempt::Repair {
             (self.look_by, self.not_before) = (until, until);
+        }
+        if !matches!(self.state, State::Adopting { asks: true, .. }) {
+            self.state = state(self.take_candidate());
         }
     }
 
@@ -487,8 +494,4 @@ impl<P: Text + PartialEq> Shaping<P> {
             self.orders.push(Order::AskForNames);
         }
     }
-}
-
-fn not_adopted(why: &str) -> String {
-    format!("the policy is not adopted, and the one before stays in force: {why}")
 }

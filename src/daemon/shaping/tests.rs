@@ -461,6 +461,28 @@ fn a_hangup_reads_asks_and_looks_at_once() {
 }
 
 #[test]
+fn while_names_are_asked_for_what_is_in_force_is_looked_at() {
+    for kernel in [Kernel::Obeys, Kernel::Refuses] {
+        let mut world = World::new();
+        world.pass(SECOND);
+        world.write(Some("better"));
+        world.tell(Event::FileTold);
+        while world.names_by.is_none() {
+            world.pass(10 * MILLISECOND);
+        }
+        let before = world.repairs;
+        world.kernel = kernel;
+        world.tell(Event::LinksTold { touched: Touched::new(), has_come: false });
+        world.pass(100 * MILLISECOND);
+        assert!(world.names_by.is_some() && world.repairs > before);
+        assert_eq!(world.word(), "adopting");
+        world.kernel = Kernel::Obeys;
+        world.pass(5 * SECOND);
+        assert_eq!((world.word(), world.in_force.as_str()), ("idle", "better"));
+    }
+}
+
+#[test]
 fn a_link_that_was_changed_by_others_once_is_not_fought_over() {
     let mut world = World::new();
     let link = LinkName::new("eth0").unwrap();

@@ -278,6 +278,15 @@ fn a_link_of_a_pattern_that_is_unfit_by_itself_is_passed_over_too() {
     let then = resolved(&intent, seen.clone());
     assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
     assert_eq!(passed_over(&then.meaning), [3].into());
+    // One that is shaped one way is shaped.
+    let mut one_way =
+        self::intent("links: {'eth*': {rate: 10mbit, down: 50%}}\nusers: {ann: 1mbit}");
+    one_way.options.absent_links = true;
+    let mut able = seen.clone();
+    able.facts.down = Some(true);
+    let then = resolved(&one_way, able);
+    assert!(then.desired.trees.contains_key(&name("eth1").egress()));
+    assert!(then.meaning.passed_over.is_empty(), "{:?}", then.meaning.passed_over);
     seen.facts.links.get_mut(&name("eth0")).unwrap().speed = None;
     assert_eq!(passed_over(&resolved(&intent, seen.clone()).meaning), [2, 3].into());
     intent.options.none_fits = NoneFits::Refused;
@@ -311,6 +320,17 @@ fn a_policy_that_can_hold_on_no_link_is_refused_at_a_start() {
         assert_eq!(is_refused(NoneFits::RefusedUnlessTheirs), !is_the_links, "{links}");
         assert!(!is_refused(NoneFits::PassedOver), "{links}");
     }
+}
+
+#[test]
+fn a_policy_that_can_hold_on_no_link_is_not_taken_for_one_that_holds_on_another() {
+    let mut instead = intent("links: {eth0: 10mbit}\nusers: {ann: 1mbit}");
+    instead.options.absent_links = true;
+    instead.good.extend([(name("eth1"), link(3))]);
+    let theirs = with_root(foreign(None));
+    assert!(resolved(&instead, theirs.clone()).desired.trees.is_empty());
+    instead.options.none_fits = NoneFits::Refused;
+    assert!(matches!(refused(&instead, theirs), Refusal::Policy(_)));
 }
 
 #[test]
