@@ -132,7 +132,12 @@ impl Instance {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
+    use std::io::Write;
+    use std::thread;
     use std::time::Duration;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
     use super::*;
     use crate::tree::Foreign;
@@ -212,6 +217,30 @@ mod tests {
                 "/user/bob/build"
             ]
         );
+    }
+
+    #[test]
+    fn a_claim_that_retires_while_claims_are_read_is_seen() {
+        let (_folder, instance) =
+            instance(&[("retired/1a", 0x1_001a), ("uid/7", 0), ("user/ann", 0)]);
+        // A pipe, at which the reading waits when it has read `retired`, and not `user`.
+        let pipe = instance.directory(&claim("uid/7")).join(CLASSID);
+        fs::remove_file(&pipe).unwrap();
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let claims = thread::scope(|scope| {
+            let reading = scope.spawn(|| instance.classids().unwrap());
+            let mut writer = fs::File::options().write(true).open(&pipe).unwrap();
+            let retired = instance.directory(&claim("retired/10:user:ann"));
+            fs::create_dir(&retired).unwrap();
+            fs::write(retired.join(CLASSID), "65552\n").unwrap();
+            fs::remove_dir_all(instance.directory(&claim("user/ann"))).unwrap();
+            writer.write_all(b"65553\n").unwrap();
+            drop(writer);
+            reading.join().unwrap()
+        });
+        let wanted = [("uid/7", 0x11), ("retired/10:user:ann", 0x10), ("retired/1a", 0x1a)];
+        let wanted = wanted.map(|(path, minor)| (claim(path), ClassId::ours(Minor(minor))));
+        assert_eq!(claims, wanted.into());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstatat};
 use super::directory::{CLASSID, parse_classid, read_classid, subdirectories, vanished};
 use super::error::Error;
 use super::instance::{Instance, Root};
-use super::layout::{ROOMS, WITHOUT_CLAIMS};
+use super::layout::{RETIRED, ROOMS, WITHOUT_CLAIMS};
 use crate::sys::threads::in_parts;
 use crate::tree::{Claim, Foreign, Owner};
 use crate::units::ClassId;
@@ -51,7 +51,29 @@ impl Instance {
                 found.foreign.extend(part.foreign);
             }
         }
-        Ok((found.claims.into_iter().collect(), found.foreign))
+        let mut claims = found.claims.into_iter().collect();
+        let retired = self.retired_since(&claims)?;
+        claims.extend(retired);
+        Ok((claims, found.foreign))
+    }
+
+    /// The retired claims that are not among `claims`, which were read one after the other: one
+    /// that retires meanwhile has its directory in `retired` before its owner's goes, and where
+    /// `retired` was read before that and the owner's after it, neither was seen.
+    fn retired_since(
+        &self,
+        claims: &BTreeMap<Claim, ClassId>,
+    ) -> Result<Vec<(Claim, ClassId)>, Error> {
+        let path = self.root().join(RETIRED);
+        let Some(folder) = Folder::open(path, self.kind())? else { return Ok(Vec::new()) };
+        let mut found = Found::default();
+        for name in subdirectories(&folder.path)? {
+            let claim = canonical(&format!("{RETIRED}/{name}"));
+            if let Some(claim) = claim.filter(|claim| !claims.contains_key(claim)) {
+                found.claim(claim, &folder, &name)?;
+            }
+        }
+        Ok(found.claims)
     }
 
     /// The names of all directories of claims, but those of `pinned` ones: what a look finds is

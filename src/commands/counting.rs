@@ -27,7 +27,7 @@ use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
 /// After which time it is asked whether anything but the counters has changed, and what is beside
-/// the classes is read again: what the daemon does, names, processes.
+/// the classes is read again: what the daemon does, names, processes, programs of others.
 const BESIDE: Duration = Duration::from_secs(10);
 /// After which time everything is looked at again also where nothing tells of a change.
 const WHOLE: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ pub(super) struct Counting {
     began: Instant,
     /// When everything was looked at.
     looked: Instant,
+    /// When that look saw its counters, after `began`: in the middle of it, as nearly as is known.
+    seen_at: Duration,
     /// Whether it is asked since when owners have their classes.
     since: bool,
     /// Why names are missing, where NSS did not say them all.
@@ -100,6 +102,7 @@ impl Counting {
     fn look(global: &Global, since: bool) -> Result<Counting, Failure> {
         let mut kernel = scope::open(global)?;
         let unchanged = Unchanged::begin(&kernel)?;
+        let began = Instant::now();
         let snapshot = look(&mut kernel)?;
         let now = Instant::now();
         let mut counting = Counting {
@@ -109,8 +112,9 @@ impl Counting {
             asked: now,
             unchanged,
             plain: None,
-            began: now,
+            began,
             looked: now,
+            seen_at: (now - began) / 2,
             since,
             nameless: None,
             own: Own::of(&kernel)?,
@@ -125,7 +129,8 @@ impl Counting {
     /// Reads the counters, and everything where it is no longer what it was. The time of the sample
     /// is that of its own reading, which takes a small part of a whole look's.
     pub(super) fn sample(&mut self) -> Result<Sample, Failure> {
-        let mut again = self.is_nothing_shaped() || self.is_due()?;
+        // What cannot be asked is read again, more than once, before that ends anything.
+        let mut again = self.is_nothing_shaped() || self.is_due().unwrap_or(true);
         let mut failed = None;
         for _ in 0..LOOKS {
             failed = match self.count(again) {
@@ -150,7 +155,9 @@ impl Counting {
             // The hierarchy may have gone, or have come, since the kernel was opened.
             self.kernel.look_for_hierarchy().map_err(Failure::refused)?;
             self.unchanged = Unchanged::begin(&self.kernel)?;
+            let before = self.began.elapsed();
             self.snapshot = look(&mut self.kernel)?;
+            self.seen_at = (before + self.began.elapsed()) / 2;
             self.owners = Owners::of(&self.snapshot);
             (self.looked, self.asked) = (Instant::now(), Instant::now());
             self.looks += 1;
@@ -181,13 +188,19 @@ impl Counting {
             return Ok(true);
         }
         self.looks += 1;
+        let Observation { state, facts, .. } = &mut self.snapshot.observation;
+        let arrives = |name: &LinkName| state.trees.contains_key(&name.ingress());
+        if facts.links.keys().any(arrives) {
+            observe::beside_again(&mut self.kernel.netlink, facts, |name, _| arrives(name))
+                .map_err(ObserveError::from)?;
+        }
         self.read_inputs()?;
         Ok(false)
     }
 
     /// The counters as the last look at everything has them.
     pub(super) fn seen(&self) -> Sample {
-        Sample::by(self.owners.clone(), &self.snapshot, self.began.elapsed())
+        Sample::by(self.owners.clone(), &self.snapshot, self.seen_at)
     }
 
     /// What is counted in so long from now on.
@@ -389,10 +402,11 @@ impl Counting {
         }
         let file = daemon::policy_applied(&self.kernel);
         let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
-        let is_plain = |it: Policy| it.times.is_empty() && it.quotas().next().is_none();
-        let is_read = policy.is_some();
-        if policy.is_none_or(is_plain) {
-            self.plain = noted.filter(|_| is_read);
+        let is_plain = |it: &Policy| it.times.is_empty() && it.quotas().next().is_none();
+        if policy.as_ref().is_none_or(is_plain) {
+            // The file may say something else by now than what is in force.
+            let hash = policy.map(|policy| apply::hash(&policy.source.text));
+            self.plain = noted.filter(|note| Some(note.hash) == hash);
             return;
         }
         let file = file.ok();

@@ -28,7 +28,7 @@ mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-pub use arriving::{beside, busy, firewalls, indexes};
+pub use arriving::{beside, beside_again, busy, firewalls, indexes};
 pub use clock::{clock, here};
 pub use containers::containers;
 pub use counted::{Sent, count_again, passed, sent};

@@ -2,8 +2,8 @@
 
 use netlink_packet_route::tc::TcHeader;
 
-use super::decode::{Decoded, TCA_STATS_QUEUE, TCA_STATS2, Undecodable};
-use super::{Message, RTM_NEWQDISC, TC_H_ROOT, attr};
+use super::decode::{Decoded, TCA_KIND, TCA_OPTIONS, TCA_STATS_QUEUE, TCA_STATS2, Undecodable};
+use super::{Message, RTM_NEWQDISC, TC_H_ROOT, attr, htb};
 use crate::units::ClassId;
 
 /// Bytes of `struct tcmsg`.
@@ -21,6 +21,8 @@ pub struct Dropped {
     /// How many packets it has dropped: a root those of all qdiscs below it, too
     /// (`qdisc_tree_reduce_backlog`, net/sched/sch_api.c).
     pub packets: u64,
+    /// Of a root that is HTB: how many packets passed no class.
+    pub direct_packets: Option<u32>,
 }
 
 /// Reads a message of [`super::request::dump::qdiscs`]; nothing of a qdisc that is no root and has
@@ -39,7 +41,13 @@ pub fn dropped(message: Message<'_>) -> Decoded<Dropped> {
         return Ok(None);
     }
     let ifindex = u32::try_from(header.index).map_err(|_| bad("its ifindex is negative"))?;
-    Ok(Some(Dropped { ifindex, is_root, handle: ClassId(header.handle.into()), packets }))
+    let handle = ClassId(header.handle.into());
+    let globals = || {
+        let kind = attr::find(attributes, TCA_KIND).map(attr::borrowed)?;
+        htb::globals(attr::find(attributes, TCA_OPTIONS).filter(|_| kind == htb::KIND)?)
+    };
+    let direct_packets = if is_root { globals().map(|it| it.direct_packets) } else { None };
+    Ok(Some(Dropped { ifindex, is_root, handle, packets, direct_packets }))
 }
 
 #[cfg(test)]
@@ -59,7 +67,8 @@ mod tests {
     fn a_root_is_read_always_and_a_leaf_where_it_has_dropped() {
         let read = |payload: &[u8]| dropped(Message { kind: RTM_NEWQDISC, payload });
         let of = |is_root, handle, packets| {
-            Ok(Some(Dropped { ifindex: 7, is_root, handle: ClassId(handle), packets }))
+            let (handle, direct_packets) = (ClassId(handle), None);
+            Ok(Some(Dropped { ifindex: 7, is_root, handle, packets, direct_packets }))
         };
         assert_eq!(read(&qdisc(TC_H_ROOT, 0x1_0000, 0)), of(true, 0x1_0000, 0));
         assert_eq!(read(&qdisc(0x1_0010, 0x10_0000, 9)), of(false, 0x10_0000, 9));
@@ -67,5 +76,19 @@ mod tests {
         let whole = qdisc(TC_H_ROOT, 0x1_0000, 9);
         assert_eq!(read(&whole[..20]), of(true, 0x1_0000, 0), "a qdisc that counts nothing");
         assert!(read(&whole[..19]).is_err());
+    }
+
+    #[test]
+    fn what_passed_no_class_is_read_of_a_root_that_is_htb() {
+        let glob = [0x3_0011_u32, 10, 0xfffe, 0, 5].map(u32::to_ne_bytes).concat();
+        let options = attribute(TCA_OPTIONS, &attribute(2, &glob));
+        let direct = |parent: u32, kind: &[u8]| {
+            let header = [0, 7, 0x1_0000, parent, 0].map(u32::to_ne_bytes).concat();
+            let payload = [header, attribute(TCA_KIND, kind), options.clone()].concat();
+            dropped(Message { kind: RTM_NEWQDISC, payload: &payload }).unwrap()
+        };
+        assert_eq!(direct(TC_H_ROOT, b"htb\0").unwrap().direct_packets, Some(5));
+        assert_eq!(direct(TC_H_ROOT, b"hfsc\0").unwrap().direct_packets, None);
+        assert_eq!(direct(0x1_0010, b"htb\0"), None);
     }
 }

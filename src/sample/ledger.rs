@@ -268,6 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_class_has_dropped_is_counted_once_when_its_leaf_is_made_again() {
+        let mut ledger = Ledger::default();
+        for (drops, total) in [(100, 100), (90, 100), (95, 105), (95, 105)] {
+            let mut now = sample(&[(0x10, ann(), 500)]);
+            for counters in now.counted.values_mut().flat_map(BTreeMap::values_mut) {
+                counters.drops = drops;
+            }
+            ledger.count(&now);
+            ledger = Ledger::parse(&ledger.print()).unwrap();
+            assert_eq!(ledger.total(&port(), &ann()).unwrap().drops, total);
+        }
+    }
+
+    #[test]
     fn what_was_kept_before_an_upgrade_goes_on() {
         let kept = "{\"version\":1,\"lines\":[{\"link\":\"eth0\",\"direction\":\"egress\",\"whose\":\"user/ann\",\"counted\":[700,7,1,2,3,4]},{\"link\":\"eth0\",\"direction\":\"egress\",\"whose\":\"user/ann\",\"classid\":65552,\"counted\":[500,5,0,0,0,0]}]}";
         let mut ledger = Ledger::parse(kept).unwrap();

@@ -224,7 +224,7 @@ fn counted(before: &Counters, now: &Counters) -> Counters {
     Counters {
         sent_bytes: now.sent_bytes - before.sent_bytes,
         sent_packets: more(|it| it.sent_packets),
-        drops: more(|it| it.drops),
+        drops: dropped(before.drops, now.drops),
         overlimits: more(|it| it.overlimits),
         lends: more(|it| it.lends),
         borrows: more(|it| it.borrows),
@@ -233,16 +233,30 @@ fn counted(before: &Counters, now: &Counters) -> Counters {
     }
 }
 
+/// How many counters of 32 bits count before they begin again at 0.
+const WRAP: u64 = 1 << 32;
+
+/// Whether a counter of 32 bits that is lower now was so near its end that it has begun again.
+fn has_wrapped(before: u64, now: u64) -> bool {
+    (WRAP / 4 * 3..WRAP).contains(&before) && now < WRAP / 4
+}
+
 /// The difference between two readings of a counter of which the kernel keeps 32 bits
 /// (`struct tc_htb_xstats`, `struct gnet_stats_queue`): one that was near its end has wrapped; any
-/// other that is lower now began at 0, as a leaf qdisc's does that was made again.
+/// other that is lower now began at 0.
 fn more(before: u64, now: u64) -> u64 {
-    const WRAP: u64 = 1 << 32;
     match now.checked_sub(before) {
         Some(more) => more,
-        None if (WRAP / 4 * 3..WRAP).contains(&before) && now < WRAP / 4 => now + WRAP - before,
+        None if has_wrapped(before, now) => now + WRAP - before,
         None => now,
     }
+}
+
+/// The same of what a class that has gone on counting has dropped, or its leaf, whichever is more:
+/// of a leaf that was made again what the class itself has counted is left, and that was counted
+/// before.
+fn dropped(before: u64, now: u64) -> u64 {
+    if now < before && !has_wrapped(before, now) { 0 } else { more(before, now) }
 }
 
 #[cfg(test)]
@@ -317,11 +331,24 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_32_bits_wrap_and_those_of_a_new_leaf_begin_at_0() {
+    fn counters_of_32_bits_wrap_and_others_that_are_lower_began_at_0() {
         assert_eq!(more(u64::from(u32::MAX), 4), 5);
         assert_eq!(more(9, 9), 0);
         assert_eq!(more(1_000, 4), 4);
         assert_eq!(more(1 << 40, 4), 4, "no counter of 32 bits");
+    }
+
+    #[test]
+    fn a_leaf_that_is_made_again_has_dropped_nothing_twice() {
+        let drops = |before: (u64, u64), now: (u64, u64)| {
+            let read = |(bytes, drops)| Counters { drops, ..sent(bytes, 1) };
+            counted(&read(before), &read(now)).drops
+        };
+        // Of 100 that the leaf had dropped, the class itself had counted 90.
+        assert_eq!(drops((1_000, 100), (1_500, 90)), 0);
+        assert_eq!(drops((1_500, 90), (1_600, 97)), 7);
+        assert_eq!(drops((1_000, 100), (500, 90)), 90, "the class was made again, too");
+        assert_eq!(drops((1_000, u64::from(u32::MAX)), (1_500, 4)), 5, "it has wrapped");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Others at the hooks by which packets arrive: they are named, and left alone.
 
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use shaper::sys::bpf;
 use shaper::tree::{Direction, Sockets};
@@ -8,7 +11,7 @@ use shaper::tree::{Direction, Sockets};
 use crate::support::accounts::ANN;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, policy, shaper};
+use crate::support::program::{apply, binary, policy, shaper};
 use crate::support::world::{Family, World};
 
 tests!(On::Host => filters_and_programs_of_others_are_named_and_left_alone);
@@ -39,6 +42,26 @@ fn attach(program: BorrowedFd<'_>, ifindex: u32) {
     assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Starts `top`, has a program attached, of which no notice tells, and waits until `top` names it.
+fn top_names(attach: impl FnOnce()) {
+    let mut top = Command::new(binary())
+        .args(["top", "--json", "--interval", "0.5"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start top");
+    let mut lines = BufReader::new(top.stdout.take().expect("its lines")).lines();
+    let mut is_named = || lines.next().expect("a line").expect("text").contains("tcx program");
+    assert!(!is_named());
+    attach();
+    let began = Instant::now();
+    let mut found = is_named();
+    while !found && began.elapsed() < Duration::from_secs(30) {
+        found = is_named();
+    }
+    let _ = (top.kill(), top.wait());
+    assert!(found, "not within half a minute");
+}
+
 fn filters_and_programs_of_others_are_named_and_left_alone() {
     let world = World::new();
     run("tc qdisc add dev up0 clsact");
@@ -47,7 +70,9 @@ fn filters_and_programs_of_others_are_named_and_left_alone() {
     let line = run("ip -o link show up0");
     let index = line.split(':').next().and_then(|it| it.parse().ok()).expect("an ifindex");
     let program = bpf::load_clear_priority(Sockets::Mixed).expect("load a program");
-    attach(std::os::fd::AsFd::as_fd(&program), index);
+    apply(POLICY);
+    top_names(|| attach(std::os::fd::AsFd::as_fd(&program), index));
+    shaper(&["clear"]).exits(0);
     let tcx = || bpf::tcx(index, Direction::Ingress).expect("ask for programs of tcx");
     assert_eq!(tcx(), ["shaper_priority"]);
     for command in ["check", "plan", "apply", "plan"] {

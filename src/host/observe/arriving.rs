@@ -127,6 +127,26 @@ pub fn beside(
     Ok(())
 }
 
+/// The same again, with the programs of generic XDP: all that comes and goes at these links without
+/// a notice of traffic control.
+///
+/// # Errors
+/// The netlink socket failed, or a list was refused.
+pub fn beside_again(
+    netlink: &mut Netlink,
+    facts: &mut Facts,
+    is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
+) -> Result<(), SocketError> {
+    for (name, link) in facts.links.iter().filter(|(name, link)| is_asked(name, link)) {
+        let device = netlink.get(&dump::link(link.ifindex), decode::link)?.ok().flatten();
+        let xdp = device.and_then(|device| device.generic_xdp).map(Beside::GenericXdp);
+        let known = facts.beside.remove(name).unwrap_or_default().into_iter();
+        let filters = known.filter(|it| matches!(it, Beside::Filter { .. }));
+        facts.beside.insert(name.clone(), xdp.into_iter().chain(filters).collect());
+    }
+    beside(facts, is_asked)
+}
+
 /// Less than this a link may have received without a connection that lasts: neighbours, name
 /// servers.
 const QUIET_BYTES: u64 = 64_000;

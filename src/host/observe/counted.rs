@@ -69,6 +69,12 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
         None => facts.ifbs.get(name).copied(),
     };
     snapshot.passages = passages(kernel, state, index)?;
+    for port in counted.keys() {
+        let now = facts.ifindex(port).and_then(|ifindex| snapshot.drops.direct_packets(ifindex));
+        if let (Some(packets), Some(now)) = (snapshot.direct_packets.get_mut(port), now) {
+            *packets = now;
+        }
+    }
     snapshot.counters = counted;
     Ok(true)
 }

@@ -6,7 +6,7 @@ use std::slice;
 
 use super::arriving::Ifbs;
 use super::error::ObserveError;
-use super::links::{link_facts, links, root_of, steady};
+use super::links::{link_facts, links, root_of, steady, steady_list};
 use super::snapshot::Snapshot;
 use super::tree::OurRoot;
 use crate::facts::RootQdisc;
@@ -78,15 +78,17 @@ fn roots_and_dropping(
     if links.is_empty() {
         return Ok(by_link);
     }
-    let (mut missing, mut have_dropped) = (links, false);
-    let is_enough = |qdisc: &QdiscRecord| {
-        if qdisc.parent.is_none() && missing.remove(&qdisc.ifindex) {
-            let is_ours = decode::root(slice::from_ref(qdisc), None, mark) == RootQdisc::Ours;
-            have_dropped |= is_ours && qdisc.counters.drops > 0;
-        }
-        missing.is_empty() && !have_dropped
-    };
-    let list = Netlink::open()?.beginning(&dump::qdiscs(), root_or_dropping, is_enough)?;
+    let list = steady_list(&links, |netlink| {
+        let (mut missing, mut have_dropped) = (links.clone(), false);
+        let is_enough = |qdisc: &QdiscRecord| {
+            if qdisc.parent.is_none() && missing.remove(&qdisc.ifindex) {
+                let is_ours = decode::root(slice::from_ref(qdisc), None, mark) == RootQdisc::Ours;
+                have_dropped |= is_ours && qdisc.counters.drops > 0;
+            }
+            missing.is_empty() && !have_dropped
+        };
+        netlink.beginning(&dump::qdiscs(), root_or_dropping, is_enough)
+    })?;
     let qdiscs = match list.is_whole {
         true => list.entries,
         false => Netlink::open()?.dump(&dump::qdiscs(), root_or_dropping)?,

@@ -27,15 +27,16 @@ use crate::netlink::extack::KernelError;
 use crate::netlink::flow_name::Reads;
 use crate::netlink::hooks;
 use crate::netlink::request::{self, dump};
-use crate::sys::route::{Netlink, PATIENCE, SocketError};
+use crate::sys::route::{List, Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
 use crate::tree::{
     Clsact, Direction, Family, LinkName, MapIds, Parent, Port, Pref, Seat, StrangeFilter,
 };
 use crate::units::ClassId;
 
-/// How many lists of links are put together when none of them is complete. A list lacks a link that
-/// exists only if another one went at the moment that a datagram ended, so hardly all lists do.
+/// How many lists of links are put together when none of them is complete, and how often qdiscs are
+/// listed. A list lacks a link that exists only if another one went at the moment that a datagram
+/// ended, so hardly all lists do.
 const TORN_LISTS: usize = 4;
 
 pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
@@ -328,6 +329,28 @@ pub(super) fn root_of(
 /// lists.
 fn is_gone(error: &KernelError) -> bool {
     matches!(error.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
+}
+
+/// What `list` lists of the qdiscs of these links, over a new socket each time: again where one of
+/// them, or any link, may have gone meanwhile, and so others have been left out. What was listed
+/// last is not whole where that was so each time.
+pub(super) fn steady_list<T>(
+    links: &BTreeSet<u32>,
+    mut list: impl FnMut(Netlink) -> Result<List<T>, SocketError>,
+) -> Result<List<T>, SocketError> {
+    let mut times = 0;
+    loop {
+        let (mut witness, netlink) = (Witness::open()?, Netlink::open()?);
+        let own = netlink.port();
+        let mut listed = list(netlink)?;
+        let told = witness.told(own)?;
+        listed.is_whole &= !told.lost && told.gone.is_empty() && told.changed.is_disjoint(links);
+        times += 1;
+        if listed.is_whole || times == TORN_LISTS {
+            return Ok(listed);
+        }
+        debug!("traffic control changed while qdiscs were listed; listing them again");
+    }
 }
 
 /// What `read` reads of a link's tree, as it was at one moment; `None`: the link is gone. Where

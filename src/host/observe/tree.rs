@@ -101,7 +101,7 @@ impl OurRoot<'_> {
         let (mut seen, ours) = (SeenTree::default(), Ours::new(claimed));
         let with_leaf = self.classes(kernel, &ours, &mut seen)?;
         seen.count(qdiscs, &with_leaf);
-        seen.tree.leaves = leaves(kernel, *ifindex, qdiscs, with_leaf, &mut seen.strange)?;
+        seen.tree.leaves = leaves(kernel, *ifindex, qdiscs, with_leaf, &mut seen)?;
         let request = request::dump::filters(*ifindex, ClassId::ROOT);
         let records = kernel.netlink.dump(&request, decode::filter)?;
         seen.strange.tables = left_tables(kernel, *ifindex, &records)?;
@@ -186,14 +186,14 @@ pub(super) fn count_leaves_drops<'q>(
     }
 }
 
-/// The qdiscs below classes of ours; those that shaper does not make go to `strange`. `with_leaf`:
-/// what each class names as its leaf, in order.
+/// The qdiscs below classes of ours; those that shaper does not make go to `seen.strange`.
+/// `with_leaf`: what each class names as its leaf, in order.
 fn leaves(
     kernel: &mut Kernel,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
     with_leaf: Vec<(ClassId, ClassId)>,
-    strange: &mut Strange,
+    seen: &mut SeenTree,
 ) -> Result<BTreeMap<ClassId, LeafQdisc>, ObserveError> {
     let by_handle: BTreeMap<ClassId, Option<LeafQdisc>> =
         qdiscs.iter().map(|qdisc| (qdisc.handle, qdisc.leaf)).collect();
@@ -204,12 +204,14 @@ fn leaves(
             // The list of qdiscs skipped it.
             None => {
                 let question = request::leaf::get(ifindex, handle);
-                kernel.netlink.get(&question, decode::qdisc)?.ok().flatten().and_then(|it| it.leaf)
+                let found = kernel.netlink.get(&question, decode::qdisc)?.ok().flatten();
+                count_leaves_drops(&found, &[(classid, handle)], &mut seen.counters);
+                found.and_then(|it| it.leaf)
             }
         };
         match leaf.filter(|_| handle == LeafQdisc::handle(classid)) {
             Some(leaf) => leaves.push((classid, leaf)),
-            None => drop(strange.leaves.insert(classid, handle)),
+            None => drop(seen.strange.leaves.insert(classid, handle)),
         }
     }
     Ok(leaves.into_iter().collect())
