@@ -333,7 +333,7 @@ Examples:
   shaper init                               what the policy could be
   shaper init --write                       into /etc/shaper/policies.yaml, if there is none yet")]
     Init {
-        /// Write it to FILE, which must not exist [default: /etc/shaper/policies.yaml]
+        /// Write it to FILE, which must not exist; `-` is none [default: /etc/shaper/policies.yaml]
         #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = DEFAULT_FILE)]
         write: Option<PathBuf>,
     },

@@ -29,12 +29,12 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let mut mounted = false;
     if !stands {
         // Somebody may have removed the directory that says so.
-        let _left = kernel.remove_pinned(None);
         told::forget_all(&kernel.name).map_err(Failure::refused)?;
         // There is no directory to lock; where there is nothing to clear either, none is made.
         let observation = observe::observe(kernel, Wanted::default())?.observation;
         let psched = observation.facts.psched;
         if diff(&observation, &desired::nothing(&observation)).is_empty() {
+            let _left = kernel.remove_pinned(None);
             return Ok(Applied { psched, ..Applied::default() });
         }
         let no_net_cls = observe::no_net_cls(kernel)?.is_some();
@@ -59,7 +59,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     }
     let unmount = steps().any(|step| *step == UNMOUNT);
     if left.is_empty() {
-        let _left = kernel.remove_pinned(None);
+        kernel.remove_left_pinned(&observation.state.claims);
         locked.forget_reverted()?;
         locked.forget_said()?;
         locked.forget_policy()?;

@@ -36,6 +36,10 @@ enum NotWritten {
         "{0} exists, and stays as it is; name another file, or print a policy with `shaper init`"
     )]
     Exists(Foreign),
+    #[error(
+        "`-` is no file: `shaper init` without --write prints the policy (a file of that name is ./-)"
+    )]
+    Dash,
     #[error("cannot write {file}: {source}")]
     Refused { file: Foreign, source: io::Error },
 }
@@ -43,7 +47,7 @@ enum NotWritten {
 impl From<NotWritten> for Failure {
     fn from(error: NotWritten) -> Failure {
         match error {
-            NotWritten::Exists(_) => Failure::Usage(error.to_string()),
+            NotWritten::Exists(_) | NotWritten::Dash => Failure::Usage(error.to_string()),
             NotWritten::Refused { .. } => Failure::refused(error),
         }
     }
@@ -51,6 +55,9 @@ impl From<NotWritten> for Failure {
 
 /// `write`: the file to make of it.
 pub(super) fn init(global: &Global, write: Option<&Path>) -> Result<Output, Failure> {
+    if write == Some(Path::new("-")) {
+        return Err(NotWritten::Dash.into());
+    }
     let policy = text(&mut scope::open(global)?)?;
     if let Some(file) = write {
         make(file, &policy)?;

@@ -1,5 +1,6 @@
 //! What `plan` and `apply` print: text for people, one JSON document for programs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
 
@@ -7,11 +8,11 @@ use serde::Serialize;
 
 use crate::apply::Applied;
 use crate::cli::Global;
-use crate::plan::{Change, Disturbance, Paths, Place, Plan, Planned, Step, Tc, people};
+use crate::plan::{Change, Disturbance, InPlace, Paths, Place, Plan, Planned, Step, Tc, people};
 use crate::policy::{Diagnostic, Source};
 use crate::process::Placement;
 use crate::tree::{Claim, Mark};
-use crate::units::Psched;
+use crate::units::{ClassId, Psched};
 
 /// How a plan is shown to people.
 #[derive(Clone, Copy, Debug)]
@@ -225,17 +226,7 @@ fn summary(plan: &Plan, nobodys: bool, shown: bool) -> String {
     if nobodys {
         text.push_str(", and nobody's limits change");
     }
-    // A claim that only keeps a number until another one has it goes within the plan.
-    let goes = |claim: &Claim| {
-        let is_it =
-            |it: &Planned| matches!(&it.step, Step::Claim(of, Change::Remove(_)) if of == claim);
-        plan.steps.iter().any(is_it)
-    };
-    let retires = |planned: &&Planned| match &planned.step {
-        Step::Claim(claim @ Claim::Retired(..), Change::Add(_)) => !goes(claim),
-        _ => false,
-    };
-    match plan.steps.iter().filter(retires).count() {
+    match retired(plan) {
         0 => {}
         1 => text.push_str("; 1 class goes once its packets have left"),
         more => {
@@ -243,6 +234,23 @@ fn summary(plan: &Plan, nobodys: bool, shown: bool) -> String {
         }
     }
     text
+}
+
+/// How many classes a plan retires. A claim that only keeps a number until another one has it goes
+/// within the plan.
+fn retired(plan: &Plan) -> usize {
+    let claims = || {
+        plan.steps.iter().filter_map(|planned| match &planned.step {
+            Step::Claim(claim @ Claim::Retired(..), change) => Some((claim, change)),
+            _ => None,
+        })
+    };
+    let removed = claims().filter(|(_, change)| matches!(change, Change::Remove(_)));
+    let removed: BTreeSet<&Claim> = removed.map(|(claim, _)| claim).collect();
+    let stays = |(claim, change): &(&Claim, &InPlace<ClassId>)| {
+        matches!(change, Change::Add(_)) && !removed.contains(claim)
+    };
+    claims().filter(stays).count()
 }
 
 #[derive(Serialize)]

@@ -177,6 +177,10 @@ fn say_ways(on: &On<'_>, counting: &Counting, options: &WhyOptions, answer: &mut
         answer.notes.push(note);
         return;
     }
+    if let Some(note) = connection::ends_before_a_link(asked.to, &answer.comes_in_by) {
+        answer.notes.push(note);
+        return;
+    }
     let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
     let known = connection::Known { seen, status, meaning };
     answer.connection = connection::ways(known, &asked, answer.sender);

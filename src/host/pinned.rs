@@ -127,13 +127,18 @@ impl Kernel {
     /// above. Whether they are gone: not where this process may not write there, or a process has
     /// no way back.
     pub fn remove_pinned(&self, of: Option<&Owner>) -> bool {
-        match self.remove_those(|it| of.is_none_or(|owner| it.owner == *owner)) {
-            Ok(()) => return true,
-            // The unit's daemon (ProtectControlGroups=): who removes them says [`Kernel::tidy`].
-            Err(error) if error.errno() == Some(libc::EROFS) => debug!("{error}"),
-            Err(error) => warn!("{error}"),
+        said(self.remove_those(|it| of.is_none_or(|owner| it.owner == *owner)))
+    }
+
+    /// Removes what is left of all of the instance's cgroups once these claims are removed. Why one
+    /// of theirs stays was said as its claim went.
+    pub fn remove_left_pinned(&self, claims: &BTreeMap<Claim, ClassId>) {
+        // Once more: one may have been in the way of another, which has gone by now.
+        if let Err(error) = self.remove_those(|_| true) {
+            debug!("{error}");
         }
-        false
+        let _left =
+            said(self.remove_those(|it| !claims.contains_key(&Claim::Pinned(it.owner.clone()))));
     }
 
     fn remove_those(&self, which: impl Fn(&PinnedCgroup) -> bool) -> Result<(), cgroup::Error> {
@@ -157,4 +162,15 @@ impl Kernel {
             debug!("cgroups without a claim: {error}");
         }
     }
+}
+
+/// Says why cgroups stay; whether they are gone.
+fn said(outcome: Result<(), cgroup::Error>) -> bool {
+    match outcome {
+        Ok(()) => return true,
+        // The unit's daemon (ProtectControlGroups=): who removes them says [`Kernel::tidy`].
+        Err(error) if error.errno() == Some(libc::EROFS) => debug!("{error}"),
+        Err(error) => warn!("{error}"),
+    }
+    false
 }

@@ -62,9 +62,14 @@ impl Listed {
         listed
     }
 
-    /// The processes of all members of a group.
-    pub(super) fn processes_of(&self, group: usize) -> usize {
-        self.processes.get(&group).copied().unwrap_or(0)
+    /// The row at a place, where it is a group's with the processes of all members.
+    pub(super) fn counted<'a>(&self, at: usize, row: &Row<'a>) -> Row<'a> {
+        let of_members = || self.processes.get(&at).copied().unwrap_or(0);
+        let processes = match row.kind {
+            Kind::Group => row.processes.or_else(|| Some(of_members())),
+            Kind::User | Kind::Pool => row.processes,
+        };
+        Row { processes, ..*row }
     }
 
     fn push(&mut self, at: usize, depth: usize, end: usize) {
@@ -80,7 +85,7 @@ impl Rows<'_> {
     /// nothing fits is left out, members of one that fits are not. `filtered`: no group above fits.
     fn list(&self, members: Vec<usize>, depth: usize, filtered: bool, listed: &mut Listed) {
         let needed = self.end.saturating_sub(listed.count);
-        for at in self.ordered(members, filtered, needed) {
+        for at in self.ordered(members, filtered, needed, listed) {
             let row = &self.rows[at];
             let fits = !filtered || self.order.fits(row);
             if row.kind == Kind::User {
@@ -102,13 +107,19 @@ impl Rows<'_> {
 
     /// The members sorted: all of them, or the first `needed` before the others, where each of them
     /// is a line at least.
-    fn ordered(&self, members: Vec<usize>, filtered: bool, needed: usize) -> Vec<usize> {
+    fn ordered(
+        &self,
+        members: Vec<usize>,
+        filtered: bool,
+        needed: usize,
+        listed: &Listed,
+    ) -> Vec<usize> {
         if needed == 0 {
             return members;
         }
         let key = |at: usize| {
-            let row = &self.rows[at];
-            (Reverse(self.order.number(row)), row.name, at)
+            let row = listed.counted(at, &self.rows[at]);
+            (Reverse(self.order.number(&row)), row.name, at)
         };
         let mut keyed: Vec<_> = members.into_iter().map(key).collect();
         if filtered || needed >= keyed.len() {

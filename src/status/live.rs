@@ -120,12 +120,7 @@ impl<'a> Table<'a> {
             let skipped = which.start.saturating_sub(before);
             let shown = which.end.saturating_sub(before).saturating_sub(skipped);
             for (at, depth) in listed.shown.iter().skip(skipped).take(shown) {
-                let row = rows[*at];
-                let processes = match row.kind {
-                    Kind::Group => row.processes.or_else(|| Some(listed.processes_of(*at))),
-                    _ => row.processes,
-                };
-                lines.push(self.row(&Row { processes, ..row }, *depth));
+                lines.push(self.row(&listed.counted(*at, &rows[*at]), *depth));
             }
             before += listed.count;
         }

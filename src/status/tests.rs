@@ -193,6 +193,9 @@ fn rows_are_sorted_and_filtered_within_their_groups() {
     assert_eq!(names(&by(Sort::Up)), tree);
     let down = ["[students]", "bob", "[year1]", "ann", long, "(default)"];
     assert_eq!(names(&by(Sort::Down)), down);
+    // A group has all its members' processes.
+    let processes = ["[students]", "bob", "[year1]", "ann", long, "(default)"];
+    assert_eq!(names(&by(Sort::Processes)), processes);
     let flat = |sort| Order { sort, flat: true, ..Order::default() };
     assert_eq!(names(&flat(Sort::OfCap)), ["bob", "ann", long, "(default)"]);
     assert_eq!(names(&flat(Sort::Name)), ["ann", "bob", long, "(default)"]);

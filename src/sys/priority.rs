@@ -34,8 +34,12 @@ pub fn behind_others() {
     }
 }
 
-/// Asks for turns of so many nanoseconds and keeps the niceness.
+/// Asks for turns of so many nanoseconds and keeps the niceness. A process that somebody gave
+/// another policy (`chrt --idle`, `CPUSchedulingPolicy=`) keeps that one: asking sets both.
 fn ask_for_turns(length: u64) -> std::io::Result<()> {
+    if policy() != Some(libc::SCHED_OTHER) {
+        return Ok(());
+    }
     // SAFETY: all zeroes is a value of this structure of integers.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     attributes.size = u32::try_from(size_of_val(&attributes)).unwrap_or(0);
@@ -46,4 +50,33 @@ fn ask_for_turns(length: u64) -> std::io::Result<()> {
     // SAFETY: the kernel reads the structure, whose size it has, and keeps no pointer.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The scheduling policy of this thread. By the system call: musl's function only refuses.
+fn policy() -> Option<libc::c_int> {
+    // SAFETY: this takes a number only.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    result.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The policy is a thread's own, so that other tests keep theirs.
+    #[test]
+    fn whoever_was_given_another_policy_keeps_it() {
+        for given in [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE] {
+            let thread = std::thread::spawn(move || {
+                // SAFETY: all zeroes is a value of this structure of integers.
+                let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+                let call = libc::SYS_sched_setscheduler;
+                // SAFETY: the kernel reads the structure, and keeps no pointer.
+                let set = unsafe { libc::syscall(call, 0, given, &raw const parameters) };
+                behind_others();
+                (set, policy())
+            });
+            assert_eq!(thread.join().unwrap(), (0, Some(given)));
+        }
+    }
 }

@@ -243,4 +243,7 @@ fn init_makes_a_file_and_writes_over_none() {
     assert_eq!(fs::read_to_string(&path).expect("as it was"), "mine");
     assert!(!Path::new(&folder).join("nowhere").exists());
     shaper("init --write /proc/policies.yaml").assert().code(1).stdout("");
+    let dash = "error: `-` is no file: `shaper init` without --write prints the policy (a file of that name is ./-)\n";
+    exactly(&mut shaper("init --write -"), 2, "", dash);
+    assert!(!Path::new("-").exists());
 }

@@ -8,7 +8,8 @@ use crate::support::program::{classid, policy};
 
 tests!(On::Host =>
     a_class_is_named_as_tc_or_as_net_cls_does, a_groups_connections_are_its_members,
-    what_the_host_sends_to_itself_passes_no_link, who_is_awaited_has_his_line,
+    what_the_host_sends_to_itself_passes_no_link,
+    what_a_guest_sends_to_the_host_comes_in_by_its_link, who_is_awaited_has_his_line,
     words_that_are_no_subject_have_a_cure, a_line_that_moves_is_in_its_old_group_until_the_apply
 );
 
@@ -79,6 +80,21 @@ fn what_the_host_sends_to_itself_passes_no_link() {
             text.contains("is this host: such packets go by lo, which is not shaped"),
             "{text}"
         );
+    }
+}
+
+fn what_a_guest_sends_to_the_host_comes_in_by_its_link() {
+    let path = shaped();
+    run("ip link add vc1 type veth peer name far-vc1");
+    run("ip addr add 198.51.100.1/24 dev vc1");
+    run("ip link set vc1 up");
+    for (end, wanted) in [
+        ("198.51.100.1:80", "198.51.100.1 is this host: such packets come in by vc1 and go on"),
+        ("127.0.0.1:80", "127.0.0.1 is the guest itself"),
+    ] {
+        let text = said(&format!("why -f {path} guest:vc1 --to {end}"));
+        assert!(text.contains(wanted), "{text}");
+        assert!(!text.contains("by lo") && !text.contains("connection:"), "{text}");
     }
 }
 

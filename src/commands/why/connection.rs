@@ -117,6 +117,22 @@ pub(super) fn unseen(seen: &Observation, to: SocketAddr) -> Option<String> {
         .then(|| format!("{} is this host: such packets go by {LO}, which is not shaped", to.ip()))
 }
 
+/// Why nothing is said of where a guest's packets to this end go: they leave the host by no link.
+/// `comes_in_by`: the guest's links; none: no guest was asked about.
+pub(super) fn ends_before_a_link(to: SocketAddr, comes_in_by: &[String]) -> Option<String> {
+    let ip = to.ip();
+    match comes_in_by {
+        [] => None,
+        _ if ip.is_loopback() => {
+            Some(format!("{ip} is the guest itself: such packets do not leave it"))
+        }
+        links => stays(to).then(|| {
+            let links = shown(&links.join(", ")).to_string();
+            format!("{ip} is this host: such packets come in by {links} and go on by no link")
+        }),
+    }
+}
+
 /// A packet of the connection at one port of a link.
 struct Packet<'a> {
     port: &'a Port,

@@ -92,11 +92,13 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// A class as `net_cls.classid` takes it, `0x10012`, or with zeros in front, `1:00012`.
+/// A class as `net_cls.classid` takes it, `0x10012`, or with zeros in front, `1:00012`. `None` for
+/// a hexadecimal number that no class of ours can have: somebody may have such a name.
 fn tagged(text: &str) -> Option<ClassId> {
     if let Some(number) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         let is_hexadecimal = number.bytes().all(|digit| digit.is_ascii_hexdigit());
-        return is_hexadecimal.then(|| u32::from_str_radix(number, 16).ok()).flatten().map(ClassId);
+        let number = u32::from_str_radix(number, 16).ok().filter(|_| is_hexadecimal)?;
+        return ClassId(number).our_class();
     }
     let (major, minor) = text.split_once(':')?;
     let short = |half: &str| match half.trim_start_matches('0') {
@@ -145,6 +147,9 @@ mod tests {
         }
         for text in ["0x", "0xg", "0x100000001a", "1:", ":1a", "1:1g", "1:10000", "65562", "bob"] {
             assert_eq!(class(text), None, "{text}");
+        }
+        for name in ["0xcafe", "0xdeadbeef", "0x10000", "0x+1001a"] {
+            assert!(matches!(Subject::parse(name), Ok(Subject::Name(it)) if it == name), "{name}");
         }
     }
 
