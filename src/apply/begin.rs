@@ -40,18 +40,21 @@ pub(super) fn begin(
         if locked.kind() != root {
             return moving::begin(session, request, look, locked, root);
         }
-        let left = session.kernel.left().map(|left| left.lock_left()).transpose()?;
-        if let Some(left) = &left {
-            moving::take_along(&session.kernel, &look, &locked, left)?;
+        let mut left = session.kernel.left().map(|left| left.lock_left()).transpose()?;
+        let moves = left.is_some();
+        if let Some(other) = &left {
+            match moving::take_along(&session.kernel, &look, &locked, other) {
+                // What is in the other place stays there, for whoever may take it along. A daemon
+                // that may not has others to see to meanwhile.
+                Err(error @ cgroup::Error::LeftBehind { .. }) => {
+                    log::warn!("the apply goes on all the same: {error}");
+                    left = None;
+                }
+                taken_along => taken_along?,
+            }
         }
-        return Ok(Begun {
-            locked,
-            mounted: false,
-            look,
-            planned: Some(planned),
-            left,
-            moved: false,
-        });
+        let planned = Some(planned);
+        return Ok(Begun { locked, mounted: false, look, planned, left, moves, moved: false });
     }
     let mounted = session.kernel.make_room(root)?;
     // The processes of the first look are still where they were, and are not read again, which
@@ -66,7 +69,10 @@ pub(super) fn begin(
     let locked = lock(&session.kernel, may, policy)
         .inspect_err(|_| unmount_unused(&mut session.kernel, mounted))?;
     match session.look_beyond(request, seen) {
-        Ok(look) => Ok(Begun { locked, mounted, look, planned: None, left: None, moved: false }),
+        Ok(look) => {
+            let (planned, left) = (None, None);
+            Ok(Begun { locked, mounted, look, planned, left, moves: false, moved: false })
+        }
         Err(failure) => {
             leave_no_trace(&mut session.kernel, mounted, locked);
             Err(failure)

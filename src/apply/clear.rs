@@ -45,8 +45,9 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     signal::catch();
     let observation = observe::observe(kernel, Wanted::default())?.observation;
     let processes = process::scan(&kernel.proc_root).map_err(Failure::refused)?.processes;
-    let before = Before::new(observation.clone(), &processes).with_pinned(kernel, &processes);
     let mut plan = diff(&observation, &desired::nothing(&observation));
+    let before = Before::new(observation.clone(), &processes);
+    let before = before.with_pinned(kernel, &processes, Some(&plan));
     let left = if may.disrupt { Vec::new() } else { plan.without_disruption(&observation.state) };
     // The lock is in the hierarchy: the instance's directory is removed and the lock released
     // before the hierarchy is unmounted.

@@ -119,13 +119,13 @@ fn run(
 ) -> Result<Applied, Failure> {
     let policy = hash(&request.intent.policy.source.text);
     let applies = Arc::clone(&request.intent.policy);
-    let Begun { locked, mounted, look, planned, left, moved } =
+    let Begun { locked, mounted, look, planned, left, moves, moved } =
         begin(session, &mut request, may, policy)?;
-    let before = Before::new(look.meaning.observation.clone(), &look.scan.processes)
-        .with_pinned(&session.kernel, &look.scan.processes);
+    let plan = planned.as_ref().map(|it| &it.0);
+    let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
+    let before = before.with_pinned(&session.kernel, &look.scan.processes, plan);
     let applied = Applied::beginning(mounted);
     let (journal, link_went) = (Journal::default(), false);
-    let moves = left.is_some();
     let mut run =
         Run { session, locked: &locked, request, may, gate, applied, journal, link_went, moves };
     let outcome = run.finish(look, planned);

@@ -15,7 +15,8 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe;
 use crate::plan::Plan;
-use crate::tree::{Claim, KernelState, NetCls};
+use crate::tree::{Claim, KernelState, NetCls, Owner};
+use crate::units::ClassId;
 
 /// A run that holds the lock and has looked.
 pub(super) struct Begun {
@@ -25,9 +26,11 @@ pub(super) struct Begun {
     pub look: Look,
     /// The plan from the look, where it was made already.
     pub planned: Option<(Plan, KernelState)>,
-    /// The instance's other place, where it has something: this run, or one that was cut short, has
-    /// moved all claims from there.
+    /// The instance's other place, where it has something that is to go: this run, or one that was
+    /// cut short, has moved all claims from there.
     pub left: Option<Locked>,
+    /// All claims were moved here from the other place, by whichever run.
+    pub moves: bool,
     /// It was this run that moved them.
     pub moved: bool,
 }
@@ -40,13 +43,18 @@ pub(super) fn begin(
     from: Locked,
     root: Root,
 ) -> Result<Begun, Failure> {
+    if root == Root::Plain {
+        may_take_along(&session.kernel, &look, &from)?;
+    }
     let mounted = session.kernel.make_room(root)?;
     let moved = take_over(&session.kernel, &look, &from, root);
     let outcome = match moved {
         Ok(locked) => match session.look_beyond(request, Some(look.scan)) {
             Ok(look) => {
                 let left = Some(from);
-                return Ok(Begun { locked, mounted, look, planned: None, left, moved: true });
+                let planned = None;
+                let (moves, moved) = (true, true);
+                return Ok(Begun { locked, mounted, look, planned, left, moves, moved });
             }
             Err(failure) => {
                 let asked = look.meaning.observation.state.asks_cgroups();
@@ -58,6 +66,31 @@ pub(super) fn begin(
     };
     unmount(&mut session.kernel, mounted);
     Err(outcome)
+}
+
+/// Refuses what [`take_along`] would refuse after all claims were copied: whoever may not make
+/// cgroups (v2), as the unit's daemon, is here again and again.
+fn may_take_along(kernel: &Kernel, look: &Look, from: &Locked) -> Result<(), Error> {
+    let Ok(unified) = Unified::find()? else { return Ok(()) };
+    for (claim, owner, _) in pinned(look) {
+        let mut members =
+            from.members(claim)?.into_iter().filter(|pid| !is_put(kernel, *pid, owner));
+        if let Some(path) = members.find_map(|pid| kernel.cannot_pin(&unified, pid, owner)) {
+            return Err(Error::LeftBehind { path });
+        }
+    }
+    Ok(())
+}
+
+/// The claims that `run` and `attach` put processes into, whose these are, and their classes.
+fn pinned(look: &Look) -> impl Iterator<Item = (&Claim, &Owner, ClassId)> {
+    let claims = look.meaning.observation.state.claims.iter();
+    claims.filter_map(|(claim, class)| Some((claim, claim.pinned()?, *class)))
+}
+
+/// Whether the process is in a cgroup (v2) of the owner's.
+fn is_put(kernel: &Kernel, pid: u32, owner: &Owner) -> bool {
+    kernel.pinned_process(pid).is_some_and(|it| it.owner == *owner)
 }
 
 /// Copies all claims to `root`; where that fails nothing is left there.
@@ -107,15 +140,11 @@ const MOST_PASSES: usize = 64;
 /// Puts what is in directories for `run` and `attach` into cgroups (v2), whose sockets have the
 /// same classes from then on; its older sockets count by their owners.
 fn to_cgroups(kernel: &Kernel, look: &Look, from: &Locked) -> Result<(), Error> {
-    let claims = &look.meaning.observation.state.claims;
-    let pinned = claims.iter().filter_map(|(claim, class)| Some((claim, claim.pinned()?, *class)));
-    for (claim, owner, class) in pinned {
+    for (claim, owner, class) in pinned(look) {
         let mut given_up = BTreeSet::new();
         for _ in 0..MOST_PASSES {
-            let is_put =
-                |pid: &u32| kernel.pinned_process(*pid).is_some_and(|it| it.owner == *owner);
             let mut members = from.members(claim)?;
-            members.retain(|pid| !is_put(pid) && !given_up.contains(pid));
+            members.retain(|pid| !is_put(kernel, *pid, owner) && !given_up.contains(pid));
             if members.is_empty() {
                 break;
             }

@@ -1,7 +1,7 @@
 //! Undoing a run: the state when it began, and the plan back to it after a failure. That is a plan
 //! like any other, so every prefix of it is safe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cgroup::{self, Locked, Unified};
@@ -9,7 +9,7 @@ use crate::facts::{LinkFacts, Observation, RootQdisc};
 use crate::host::Kernel;
 use crate::host::execute;
 use crate::host::observe::{self, Wanted};
-use crate::plan::{Journal, Phase, Step, diff};
+use crate::plan::{Journal, Phase, Plan, Step, diff};
 use crate::process::{self, Process};
 use crate::tree::{
     Claim, Direction, KernelState, LinkName, Owner, Parent, Port, PortIndex, Pref, Seat, Strange,
@@ -45,13 +45,29 @@ impl Before {
         Before { observation, seats, pinned: BTreeMap::new() }
     }
 
-    /// Notes as well which of the processes are in the instance's cgroups (v2).
-    pub(super) fn with_pinned(mut self, kernel: &Kernel, processes: &[Process]) -> Before {
-        let owners: BTreeSet<&Owner> = self.observation.facts.pinned_cgroups.values().collect();
-        for owner in owners {
-            let members = kernel.pinned_members(owner).unwrap_or_default();
-            let theirs = processes.iter().filter(|it| members.contains(&it.pid));
-            self.pinned.extend(theirs.map(|it| ((it.pid, it.starttime), owner.clone())));
+    /// Notes as well which of the processes are in the instance's cgroups (v2). That takes a walk
+    /// through all of the hierarchy, so not for a `plan` in which there is nothing to do. `None`:
+    /// it is not made yet.
+    pub(super) fn with_pinned(
+        mut self,
+        kernel: &Kernel,
+        processes: &[Process],
+        plan: Option<&Plan>,
+    ) -> Before {
+        if self.observation.facts.pinned_cgroups.is_empty() || plan.is_some_and(Plan::is_empty) {
+            return self;
+        }
+        match kernel.pinned_processes() {
+            Ok(pinned) => {
+                let theirs = processes.iter().filter_map(|process| {
+                    let owner = pinned.get(&process.pid)?.clone();
+                    Some(((process.pid, process.starttime), owner))
+                });
+                self.pinned.extend(theirs);
+            }
+            Err(error) => log::warn!(
+                "an undo would not bring back what `run` and `attach` put into a class: {error}"
+            ),
         }
         self
     }
@@ -233,8 +249,11 @@ impl Before {
                 kernel.pinned_process(process.pid).is_some_and(|pinned| pinned.owner == *owner);
             let claims = [Claim::Pinned(owner.clone()), Claim::Owner(owner.clone())];
             let [pinned, class] = claims.map(|claim| state.claims.get(&claim).copied());
-            if let (false, Some(_), Some(class)) = (is_there, pinned, class) {
-                kernel.pin(&unified, process.pid, owner, class)?;
+            // One that cannot be put there keeps no other from it.
+            if let (false, Some(_), Some(class)) = (is_there, pinned, class)
+                && let Err(error) = kernel.pin(&unified, process.pid, owner, class)
+            {
+                log::warn!("process {} counts by its owner: {error}", process.pid);
             }
         }
         Ok(())

@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 use super::directory::{
     Attached, MODE, PROCS, make, members_of, move_process, subdirectories, vanished,
 };
@@ -155,8 +157,7 @@ impl Unified {
         tell: impl FnOnce(Cgroup) -> Result<(), Error>,
     ) -> Result<Attached, Error> {
         let base = self.base(path, instance);
-        let name = pinned_name(instance, owner);
-        let path = if base.is_empty() { name } else { format!("{base}/{name}") };
+        let path = below(base, pinned_name(instance, owner));
         let at = self.root.join(&path);
         let Some(level) = level(&path).filter(|level| *level <= deepest) else {
             return Err(Error::TooDeep { path: self.root.join(base), deepest });
@@ -182,11 +183,25 @@ impl Unified {
             return Err(Error::NotOurs { path: at });
         }
         // Whatever is at the path by then, the process comes into the cgroup that was looked at.
-        let at = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        as_thread(&at);
-        let Some(id) = number(&at) else { return Ok(Attached::NoDirectory) };
+        let there = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        as_thread(&there);
+        let Some(id) = number(&there) else { return Ok(Attached::NoDirectory) };
         tell(Cgroup { level, id })?;
-        move_process(pid, &at.join(PROCS))
+        match move_process(pid, &there.join(PROCS)) {
+            Err(error) if error.errno() == Some(libc::EROFS) => Err(Error::ReadOnly { path: at }),
+            moved => moved,
+        }
+    }
+
+    /// Into which cgroup [`Unified::pin`] puts a process that is at `path`.
+    pub fn place(&self, path: &str, (instance, owner): (&str, &Owner)) -> PathBuf {
+        self.root.join(below(self.base(path, instance), pinned_name(instance, owner)))
+    }
+
+    /// Whether nothing can be written or made at `path`, as this thread sees it mounted.
+    pub fn is_read_only(&self, path: &str) -> bool {
+        let at = statvfs(&self.root.join(relative(path)));
+        at.is_ok_and(|it| it.flags().contains(FsFlags::ST_RDONLY))
     }
 
     /// Below which cgroup a process that is at `path` is put: that path, or the one above where
@@ -299,6 +314,10 @@ pub fn number(path: &Path) -> Option<u64> {
 /// How often to try again where [`Unified::pin`] finds that the process or the cgroup has gone.
 pub const TRIES: std::ops::Range<u32> = 0..MOST_TRIES;
 
+fn below(base: &str, name: String) -> String {
+    if base.is_empty() { name } else { format!("{base}/{name}") }
+}
+
 fn relative(path: &str) -> &str {
     path.trim_start_matches('/')
 }
@@ -394,7 +413,9 @@ mod tests {
             };
             // A plain folder has no such file, as a cgroup that was removed meanwhile.
             assert_eq!(put(&mut known).unwrap(), Attached::NoDirectory);
+            let place = unified.place(path, ("shaper", &owner));
             let path = Path::new(base).join(other);
+            assert_eq!(place, unified.root.join(&path));
             fs::write(unified.root.join(&path).join(PROCS), "").unwrap();
             assert_eq!(put(&mut known).unwrap(), Attached::Moved);
             assert_eq!(known, unified.cgroup(path.to_str().unwrap()));

@@ -160,7 +160,12 @@ pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
     if policy.as_ref().is_some_and(|policy| policy.quotas().next().is_none()) {
         apply::end_use(&kernel);
     }
-    if Daemon::of(&kernel)?.is_none() {
+    // The change is confirmed, whatever else cannot be seen.
+    let daemon = Daemon::of(&kernel).unwrap_or_else(|failure| {
+        log::warn!("whether a daemon runs cannot be seen: {}", failure.message());
+        None
+    });
+    if daemon.is_none() {
         let request = policy.map(|policy| whom::request(policy, BTreeSet::new()));
         apply::tell(&mut Session::without_names(kernel), request.as_ref());
     }

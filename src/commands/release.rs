@@ -1,7 +1,7 @@
 //! `shaper release`: undoes `attach`, `run` and `login`. What was put into a class by hand goes to
 //! where the policy has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::output::Output;
 use super::run::{self, Pinned, RunError};
 use super::{daemon, scope};
 use crate::apply::{self, Options, Request, Session, may_change};
-use crate::cgroup::{Attached, Instance};
+use crate::cgroup::{Attached, Error, Instance};
 use crate::cli::Global;
 use crate::facts::Accounts;
 use crate::failure::Failure;
@@ -109,11 +109,16 @@ pub(super) fn release(
         }
     };
     let mut kernel = kernel;
-    observe::open_owners(&mut kernel)?;
-    let release = Release { kernel, instance, whose };
+    let asks_cgroups = observe::open_owners(&mut kernel)?;
+    let mut release = Release { kernel, instance, whose, asks_cgroups, stay: BTreeMap::new() };
     let mut released = Vec::new();
     for wanted in wanted {
         release.all(&wanted, &mut released)?;
+    }
+    let mut stay = release.stay.into_values().flatten();
+    if let Some(first) = stay.next() {
+        stay.for_each(|other| log::warn!("{other}"));
+        return Err(first.into());
     }
     Ok(match global.json {
         true => {
@@ -149,10 +154,14 @@ struct Release {
     kernel: Kernel,
     instance: Instance,
     whose: Option<(Matcher, Accounts)>,
+    /// Whether packets go by the cgroups (v2) of their sockets.
+    asks_cgroups: bool,
+    /// What cannot leave its cgroup, and why; `None`: its class does not go by that.
+    stay: BTreeMap<u32, Option<Error>>,
 }
 
 impl Release {
-    fn all(&self, wanted: &Wanted, released: &mut Vec<Released>) -> Result<(), Failure> {
+    fn all(&mut self, wanted: &Wanted, released: &mut Vec<Released>) -> Result<(), Failure> {
         let claim = match wanted {
             Wanted::Process(pid) => {
                 let (process, claim) = self.put_by_hand(*pid)?;
@@ -163,7 +172,8 @@ impl Release {
             Wanted::All(claim) => claim,
         };
         for _ in 0..MOST_PASSES {
-            let members = self.members(claim)?;
+            let mut members = self.members(claim)?;
+            members.retain(|pid| !self.stay.contains_key(pid));
             if members.is_empty() {
                 let _gone = self.kernel.sweep_pinned();
                 return Ok(());
@@ -200,14 +210,31 @@ impl Release {
         }
     }
 
+    /// Takes a process out of its cgroup (v2); whether it is to be placed.
+    fn leaves_cgroup(&mut self, pid: u32) -> Result<bool, Failure> {
+        match self.kernel.unpin(pid) {
+            // It keeps no other from being released.
+            Err(error @ Error::NoWayBack { .. }) if self.asks_cgroups => {
+                self.stay.insert(pid, Some(error));
+                Ok(false)
+            }
+            Err(error @ Error::NoWayBack { .. }) => {
+                log::debug!("{error}");
+                self.stay.insert(pid, None);
+                Ok(true)
+            }
+            left => Ok(left? != Attached::Dead),
+        }
+    }
+
     /// Undoes what [`run::Place::put`] did to a process.
     fn one(
-        &self,
+        &mut self,
         process: &Process,
         from: &Claim,
         released: &mut Vec<Released>,
     ) -> Result<(), Failure> {
-        if self.kernel.unpin(process.pid)? == Attached::Dead {
+        if !self.leaves_cgroup(process.pid)? {
             return Ok(());
         }
         // Decided as for a process that comes from outside our directories.
@@ -245,7 +272,9 @@ impl Release {
         let proc_root = &self.kernel.proc_root;
         let read = |pid| process::read_one(proc_root, pid).ok().flatten();
         let uid_of = |pid| read(pid).map(|process: Process| process.uid);
-        let left = self.members(from).unwrap_or_default();
+        let mut left = self.members(from).unwrap_or_default();
+        // What is in a cgroup that says nothing of its class.
+        left.retain(|pid| !matches!(self.stay.get(pid), Some(None)));
         if left.into_iter().any(|pid| uid_of(pid) == Some(process.uid)) {
             return;
         }

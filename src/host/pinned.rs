@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use log::{debug, warn};
 
@@ -67,6 +68,12 @@ impl Kernel {
         Ok(Attached::NoDirectory)
     }
 
+    /// In which cgroup [`Kernel::pin`] would put a process, where the hierarchy is read-only there.
+    pub fn cannot_pin(&self, unified: &Unified, pid: u32, owner: &Owner) -> Option<PathBuf> {
+        let path = self.unified_path(pid)?;
+        unified.is_read_only(&path).then(|| unified.place(&path, (&self.name, owner)))
+    }
+
     /// Takes a process out of the instance's cgroups, into the one above.
     ///
     /// # Errors
@@ -96,6 +103,20 @@ impl Kernel {
             members.extend(unified.members(pinned)?);
         }
         Ok(members)
+    }
+
+    /// The processes that are in cgroups of the instance's, and whose these are.
+    ///
+    /// # Errors
+    /// The hierarchy cannot be read.
+    pub fn pinned_processes(&self) -> Result<BTreeMap<u32, Owner>, cgroup::Error> {
+        let Ok(unified) = Unified::find()? else { return Ok(BTreeMap::new()) };
+        let mut processes = BTreeMap::new();
+        for pinned in unified.pinned(&self.name, DEEPEST)? {
+            let members = unified.members(&pinned)?.into_iter();
+            processes.extend(members.map(|pid| (pid, pinned.owner.clone())));
+        }
+        Ok(processes)
     }
 
     /// The owners whose cgroups have a process.

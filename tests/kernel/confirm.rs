@@ -1,5 +1,8 @@
 //! Changes that are taken back unless somebody confirms them, and foreign roots that come back.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB};
@@ -7,12 +10,13 @@ use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
-use crate::support::program::{directory, members, policy, shaper};
+use crate::support::program::{CLAIMS, directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
 
 tests!(
     On::Host => a_confirmed_change_stays, an_unconfirmed_change_is_taken_back,
-        processes_go_back_to_where_they_were, a_root_that_was_taken_over_comes_back;
+        processes_go_back_to_where_they_were, a_root_that_was_taken_over_comes_back,
+        a_change_is_confirmed_whatever_cannot_be_seen_of_a_daemon;
 );
 
 const OLD: &str = "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: {rate: 10mbit}}\n";
@@ -42,6 +46,23 @@ fn a_confirmed_change_stays() {
     shaper(&["plan", "--exit-code", &policy(OLD)]).exits(3);
     shaper(&["confirm"]).exits(0);
     shaper(&["apply", &policy(NEW)]).exits(0);
+    assert_eq!(ann_rate(), "20Mbit");
+    shaper(&["clear"]).exits(0);
+}
+
+fn a_change_is_confirmed_whatever_cannot_be_seen_of_a_daemon() {
+    let _world = World::new();
+    let untagged = |text: &str| text.replace("1gbit", "{rate: 1gbit, classifier: uid}");
+    shaper(&["apply", &policy(&untagged(OLD))]).exits(0);
+    shaper(&["apply", "--confirm", "600", &policy(&untagged(NEW))]).exits(0);
+    // What a daemon locks cannot be opened: a link to itself.
+    let locked = Path::new(CLAIMS).join("shaper/watch");
+    symlink("watch", &locked).expect("a link");
+    let done = shaper(&["confirm"]).exits(0);
+    assert_eq!(done.stdout, "confirmed\n");
+    assert!(done.stderr.contains("whether a daemon runs cannot be seen"), "{done:?}");
+    fs::remove_file(&locked).expect("take it away");
+    shaper(&["apply", &policy(&untagged(NEW))]).exits(0);
     assert_eq!(ann_rate(), "20Mbit");
     shaper(&["clear"]).exits(0);
 }

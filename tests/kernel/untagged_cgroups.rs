@@ -6,12 +6,15 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::processes::all_passes_through;
 use crate::support::accounts::{BOB, ROOT};
 use crate::support::cell::SCRATCH;
 use crate::support::command::{Done, run_with};
 use crate::support::harness::{On, tests};
-use crate::support::program::{binary, policy};
+use crate::support::program::{CLAIMS, binary, policy};
 use crate::support::random::Random;
 use crate::support::unit::Unit;
 use crate::support::world::{Family, World};
@@ -22,6 +25,7 @@ tests!(
         who_may_not_write_there_leaves_it_to_whoever_may;
     On::Host => a_move_that_is_taken_back_leaves_no_cgroup,
         a_move_from_tags_is_left_to_whoever_may_write_there,
+        a_move_that_was_killed_keeps_nobody_who_may_not_end_it_from_applying,
         what_cannot_go_back_is_named_and_keeps_nothing_else,
         a_move_that_is_killed_anywhere_takes_along_what_run_put_there;
 );
@@ -31,16 +35,23 @@ fn a_change_that_is_taken_back_brings_back_what_it_took_out() {
     let own = Own::new(&unit);
     own.apply(&own.text);
     let ann = own.class("ann");
+    // The lower pid, which is put back first.
+    let deep = world.actor(BOB);
     let mut actor = world.actor(BOB);
-    unit.take(actor.pid());
+    for pid in [deep.pid(), actor.pid()] {
+        unit.take(pid);
+    }
     let above = unified(actor.pid());
-    own.shaper(&["attach", "ann", &actor.pid().to_string()]).exits(0);
+    let both = [deep.pid(), actor.pid()].map(|pid| pid.to_string());
+    own.shaper(&["attach", "ann", &both[0], &both[1]]).exits(0);
     pour(&mut world, &mut actor, Family::V6);
     all_passes_through(&ann);
     let at = unified(actor.pid());
     let without = own.text.replace("  ann: 30mbit\n", "");
     own.shaper(&["apply", "--confirm", "2", &policy(&without)]).exits(0);
     assert_eq!(unified(actor.pid()), above);
+    // No cgroup can be made there any more, which keeps no other from coming back.
+    unit.take_below("1/2/3/4/5/6/7/8", deep.pid());
     world.until("it is taken back", |_| {
         own.shaper(&["plan", "--exit-code", &policy(&own.text)]).status == Some(0)
     });
@@ -135,13 +146,45 @@ fn a_move_from_tags_is_left_to_whoever_may_write_there() {
     let mut actor = world.actor(BOB);
     unit.take(actor.pid());
     own.shaper(&["attach", "ann", &actor.pid().to_string()]).exits(0);
+    fs::create_dir_all(CLAIMS).expect("where claims would be copied to");
+    let last_made = || fs::metadata(CLAIMS).and_then(|it| it.modified()).expect("its time");
+    let before = last_made();
     let refused = confined(&own, &["apply", &policy(&own.text)]);
     assert_eq!(refused.status, Some(1), "{}", refused.stdout);
+    assert!(refused.stderr.contains(":user:ann.shaper cannot be made"), "{}", refused.stderr);
     assert!(refused.stderr.contains("read-only here"), "{}", refused.stderr);
+    assert_eq!(last_made(), before, "nothing was copied for that");
     own.is_in_sync(&tagged);
     each_new_socket_is(&mut world, &mut actor, &ann);
     own.apply(&own.text);
     own.is_in_sync(&own.text);
+    each_new_socket_is(&mut world, &mut actor, &ann);
+    own.clear();
+}
+
+/// As a run leaves it that was killed before it put anything into cgroups.
+fn a_move_that_was_killed_keeps_nobody_who_may_not_end_it_from_applying() {
+    let (mut world, unit) = (World::new(), Unit::new());
+    let own = Own::new(&unit);
+    own.apply(&own.with("bpf"));
+    let [ann, served] = ["ann", "served"].map(|user| own.class(user));
+    let mut actor = world.actor(BOB);
+    unit.take(actor.pid());
+    own.shaper(&["attach", "ann", &actor.pid().to_string()]).exits(0);
+    own.shaper(&["apply", "--confirm", "600", &policy(&own.text)]).exits(0);
+    let refused = own.shaper(&["clear"]).exits(4).stderr;
+    let (_, guard) = refused.split_once("guard process ").expect("who waits");
+    let guard = guard.split(')').next().and_then(|pid| pid.parse().ok()).expect("its pid");
+    kill(Pid::from_raw(guard), Signal::SIGKILL).expect("kill it");
+    unit.take(actor.pid());
+    let faster = own.text.replace("bob: 20mbit", "bob: 25mbit");
+    for _ in 0..2 {
+        let done = confined(&own, &["apply", &policy(&faster)]).exits(0);
+        assert!(done.stderr.contains("by hand takes it along"), "{}", done.stderr);
+    }
+    each_new_socket_is(&mut world, &mut actor, &served);
+    own.apply(&faster);
+    own.is_in_sync(&faster);
     each_new_socket_is(&mut world, &mut actor, &ann);
     own.clear();
 }
@@ -154,7 +197,10 @@ fn what_cannot_go_back_is_named_and_keeps_nothing_else() {
     let mut actor = world.actor(BOB);
     unit.take(actor.pid());
     let pid = actor.pid().to_string();
-    own.shaper(&["attach", "ann", &pid]).exits(0);
+    let other = world.actor(BOB);
+    unit.take_below("payload", other.pid());
+    let payload = unified(other.pid());
+    own.shaper(&["attach", "ann", &pid, &other.pid().to_string()]).exits(0);
     let at = unified(actor.pid());
     unit.share_out();
     let refused = own.shaper(&["release", &pid]);
@@ -164,6 +210,14 @@ fn what_cannot_go_back_is_named_and_keeps_nothing_else() {
     }
     assert_eq!(unified(actor.pid()), at);
     each_new_socket_is(&mut world, &mut actor, &ann);
+    let refused = own.shaper(&["release", "ann"]).exits(1);
+    assert!(refused.stderr.contains(&format!("process {pid} cannot leave")), "{}", refused.stderr);
+    assert_eq!((unified(actor.pid()), unified(other.pid())), (at, payload), "all others are free");
+    // Where tags are read nobody's class is by that.
+    own.apply(&own.with("bpf"));
+    each_new_socket_is(&mut world, &mut actor, &ann);
+    own.shaper(&["release", &pid]).exits(0);
+    each_new_socket_is(&mut world, &mut actor, &own.class("bob"));
     // Her line goes: what stays in the cgroup is its unit's all the same, and is named.
     let without = own.text.replace("  ann: 30mbit\n", "");
     let done = own.apply(&without);
@@ -181,7 +235,7 @@ fn what_cannot_go_back_is_named_and_keeps_nothing_else() {
         assert_eq!(cleared.stderr.matches("cannot leave").count(), 1, "{}", cleared.stderr);
         assert_eq!(own.cgroups().len(), 1);
     }
-    drop(actor);
+    drop((actor, other));
     world.until("its process is gone", |_| own.shaper(&["clear"]).stderr.is_empty());
     own.clear();
 }
