@@ -114,9 +114,10 @@ fn what_holds_is_applied_and_written() {
     symlink(&path, &link).expect("link");
     next(&text("ann: 30mbit"));
     let terminal = edit(&link);
-    let screen = answer(&terminal, &format!("y: apply, and write {link};"), "y");
+    let screen = asks(&terminal, &format!("y: apply, and write {link};"));
     assert!(screen.contains("~ ann 20mbit → 30mbit"), "{screen}");
     assert!(ceil_of_ann().contains("ceil 20Mbit"), "it acted before it asked");
+    terminal.press(&["y", "Enter"]);
     let screen = ends(&terminal, 0);
     assert!(screen.contains("applied: "), "{screen}");
     assert!(ceil_of_ann().contains("ceil 30Mbit"));
