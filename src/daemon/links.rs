@@ -80,14 +80,13 @@ impl Ours<'_> {
     pub(super) fn may_hold_now(&self, told: &BTreeSet<Notice>, is_all: bool) -> bool {
         let lines = &self.policy.links;
         let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);
+        let has_down = lines.iter().any(|line| line.down.is_some());
         let mut told = told.iter();
         !is_all
             || told.any(|notice| match notice {
                 Notice::DefaultRoute => auto,
-                // What stands where something arrives keeps a `down` off a link that is shaped.
-                Notice::TrafficControl(index) => self.shaped(*index).is_none_or(|link| {
-                    lines.iter().any(|it| it.down.is_some() && it.name.value.means(link, &[]))
-                }),
+                // What stands where packets arrive keeps a `down` off a link that is shaped already.
+                Notice::TrafficControl(index) => self.shaped(*index).is_none() || has_down,
                 Notice::Link(_, name, altnames) | Notice::Gone(_, name, altnames) => {
                     auto || lines.iter().any(|line| line.name.value.means(name, altnames))
                 }

@@ -6,23 +6,11 @@ use std::ops::Range;
 use super::cells::{Side, cell, clipped, wrapped};
 use super::listed::Listed;
 use super::report::{Now, Status};
-use super::rows::{Device, Kind, Order, Row, devices};
+use super::rows::{Column, Device, Kind, Order, Row, devices};
 use super::words::{self, measured};
 use crate::text::shown;
 
-/// A column of the table, in the order in which they are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
-    Up,
-    Down,
-    OfCap,
-    Borrowed,
-    Queue,
-    Drops,
-    Processes,
-}
-
-/// The columns, each with its heading and how wide it is.
+/// The columns after the name, in the order in which they are shown, each with its heading and how wide it is.
 const COLUMNS: [(Column, &str, usize); 7] = [
     (Column::Up, "UP", 8),
     (Column::Down, "DOWN", 8),
@@ -207,6 +195,7 @@ fn cell_of(row: &Row<'_>, column: Column) -> String {
         Column::Queue => of_both(format!("{}ms", row.both.queue_ms())),
         Column::Drops => of_both(thousandths(row.both.drops_in_1000())),
         Column::Processes => row.processes.map_or_else(dash, |count| count.to_string()),
+        Column::Name => row.name.to_string(),
     }
 }
 

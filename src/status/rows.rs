@@ -48,9 +48,10 @@ pub(super) struct Device<'a> {
     pub rows: Vec<Row<'a>>,
 }
 
-/// By what rows are sorted: numbers from the largest on, names from a to z.
+/// A column of the table, by which rows are sorted, too: numbers from the largest on, names from a
+/// to z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum Column {
     #[default]
     Up,
     Down,
@@ -65,7 +66,7 @@ pub(super) enum Sort {
 /// Which rows are shown, and in which order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Order {
-    pub sort: Sort,
+    pub sort: Column,
     /// All users of a link in one list, without their groups.
     pub flat: bool,
     /// Only rows with this in their name, in small letters; a group stays with its members.
@@ -202,14 +203,14 @@ impl Order {
     pub(super) fn number(&self, row: &Row<'_>) -> u64 {
         let bits = |now: Option<&Now>| now.map_or(0, |now| now.now_bit);
         match self.sort {
-            Sort::Up => bits(row.both.up),
-            Sort::Down => bits(row.both.down),
-            Sort::OfCap => row.both.of_cap(),
-            Sort::Borrowed => row.both.borrowed().into(),
-            Sort::Queue => row.both.queue_ms(),
-            Sort::Drops => row.both.drops_in_1000(),
-            Sort::Processes => row.processes.unwrap_or(0) as u64,
-            Sort::Name => 0,
+            Column::Up => bits(row.both.up),
+            Column::Down => bits(row.both.down),
+            Column::OfCap => row.both.of_cap(),
+            Column::Borrowed => row.both.borrowed().into(),
+            Column::Queue => row.both.queue_ms(),
+            Column::Drops => row.both.drops_in_1000(),
+            Column::Processes => row.processes.unwrap_or(0) as u64,
+            Column::Name => 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::limit::Limit;
 use super::live::Table;
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
-use super::rows::{Order, Sort};
+use super::rows::{Column, Order};
 use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
 use crate::model::By;
 use crate::tree;
@@ -190,15 +190,15 @@ fn rows_are_sorted_and_filtered_within_their_groups() {
     let long = "日本語の名前はとても長い";
     let by = |sort| Order { sort, ..Order::default() };
     let tree = ["[students]", "[year1]", "ann", "bob", long, "(default)"];
-    assert_eq!(names(&by(Sort::Up)), tree);
+    assert_eq!(names(&by(Column::Up)), tree);
     let down = ["[students]", "bob", "[year1]", "ann", long, "(default)"];
-    assert_eq!(names(&by(Sort::Down)), down);
+    assert_eq!(names(&by(Column::Down)), down);
     // A group has all its members' processes.
     let processes = ["[students]", "bob", "[year1]", "ann", long, "(default)"];
-    assert_eq!(names(&by(Sort::Processes)), processes);
+    assert_eq!(names(&by(Column::Processes)), processes);
     let flat = |sort| Order { sort, flat: true, ..Order::default() };
-    assert_eq!(names(&flat(Sort::OfCap)), ["bob", "ann", long, "(default)"]);
-    assert_eq!(names(&flat(Sort::Name)), ["ann", "bob", long, "(default)"]);
+    assert_eq!(names(&flat(Column::OfCap)), ["bob", "ann", long, "(default)"]);
+    assert_eq!(names(&flat(Column::Name)), ["ann", "bob", long, "(default)"]);
     let only = |filter: &str| names(&Order { filter: filter.to_string(), ..Order::default() });
     assert_eq!(only("an"), ["[students]", "[year1]", "ann"]);
     assert_eq!(only("year"), ["[students]", "[year1]", "ann"]);
@@ -219,7 +219,9 @@ fn a_part_of_the_list_is_the_same_as_the_whole_list_there() {
     status.links[0].users.extend(more);
     let both_ways = status.links[0].users[7].clone();
     status.links[1].users.insert(0, both_ways);
-    for sort in [Sort::Up, Sort::Down, Sort::OfCap, Sort::Queue, Sort::Processes, Sort::Name] {
+    for sort in
+        [Column::Up, Column::Down, Column::OfCap, Column::Queue, Column::Processes, Column::Name]
+    {
         for (flat, filter) in [(false, ""), (true, ""), (false, "2"), (true, "7"), (false, "year")]
         {
             let order = Order { sort, flat, filter: filter.to_string() };

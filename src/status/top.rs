@@ -5,7 +5,7 @@ use super::cells::clipped;
 use super::live::Table;
 use super::quota::quota_lines;
 use super::report::Status;
-use super::rows::{Order, Sort};
+use super::rows::{Column, Order};
 use crate::text::shown;
 
 /// What somebody pressed.
@@ -63,15 +63,15 @@ pub struct Board {
 }
 
 /// The keys that sort, with the word for it.
-const SORTS: [(char, Sort, &str); 8] = [
-    ('u', Sort::Up, "up"),
-    ('d', Sort::Down, "down"),
-    ('c', Sort::OfCap, "of cap"),
-    ('b', Sort::Borrowed, "borrowed"),
-    ('w', Sort::Queue, "queue"),
-    ('x', Sort::Drops, "drops"),
-    ('p', Sort::Processes, "processes"),
-    ('n', Sort::Name, "name"),
+const SORTS: [(char, Column, &str); 8] = [
+    ('u', Column::Up, "up"),
+    ('d', Column::Down, "down"),
+    ('c', Column::OfCap, "of cap"),
+    ('b', Column::Borrowed, "borrowed"),
+    ('w', Column::Queue, "queue"),
+    ('x', Column::Drops, "drops"),
+    ('p', Column::Processes, "processes"),
+    ('n', Column::Name, "name"),
 ];
 
 const HELP: [&str; 16] = [

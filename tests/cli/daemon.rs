@@ -21,7 +21,8 @@ use crate::support::world::UPLINK;
 tests!(On::Host => watch_needs_a_file_that_it_can_follow, a_bad_policy_keeps_the_daemon_from_beginning,
     a_policy_that_becomes_a_pipe_stops_nothing, a_half_of_a_policy_is_not_adopted,
     files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class, the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start,
-    a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes);
+    a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes,
+    a_policy_that_holds_on_no_link_takes_nothing_from_the_last_good_one);
 
 /// After which what a test waits for will not come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -140,17 +141,25 @@ fn login_changes_nothing_but_its_own_class() {
     assert!(!directory(&format!("uid/{}", ANN.uid + 2)).exists());
 }
 
+/// Where the unit keeps the last good policy.
+fn state_directory() -> String {
+    let state = format!("{SCRATCH}/state");
+    fs::create_dir(&state).expect("a state directory");
+    state
+}
+
+fn start_with(state: &str, path: &str) -> Daemon {
+    let mut command = std::process::Command::new(binary());
+    command.args(["watch", path]).env("STATE_DIRECTORY", state);
+    Daemon::run(command)
+}
+
 /// A policy that is refused for what a link is, at a start and later: it is in force as soon as the
 /// link is otherwise, though nobody touches the file.
 fn a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes() {
     let path = host();
-    let state = format!("{SCRATCH}/state");
-    fs::create_dir(&state).expect("a state directory");
-    let start = || {
-        let mut command = std::process::Command::new(binary());
-        command.args(["watch", &path]).env("STATE_DIRECTORY", &state);
-        Daemon::run(command)
-    };
+    let state = state_directory();
+    let start = || start_with(&state, &path);
     assert!(start().end().success());
     let late = |user| text(user).replace(&format!("{UPLINK}: {{rate: 1gbit"), "late0: {rate: 50%");
     // Nobody knows a bridge's speed.
@@ -185,16 +194,34 @@ fn a_policy_that_a_link_is_not_fit_for_is_tried_again_when_that_changes() {
     assert!(daemon.end().success());
 }
 
+/// Since a boot, somebody else's qdisc is on the only link that the file still names.
+fn a_policy_that_holds_on_no_link_takes_nothing_from_the_last_good_one() {
+    let path = host();
+    let state = state_directory();
+    run("ip link add theirs0 type veth peer name far-theirs0");
+    let users = "users: {ann: 20mbit}\n";
+    policy(&format!("version: 1\nlinks: {{{UPLINK}: 1gbit, theirs0: 1gbit}}\n{users}"));
+    assert!(start_with(&state, &path).end().success());
+    shaper("clear").assert().code(0);
+    run("tc qdisc add dev theirs0 root tbf rate 1gbit burst 100k latency 1s");
+    policy(&format!("version: 1\nlinks: {{theirs0: 1gbit}}\n{users}"));
+    let daemon = start_with(&state, &path);
+    let refused = "the policy is not adopted";
+    soon("the file is refused", PATIENCE, || daemon.log().contains(refused));
+    sleep(Duration::from_secs(1));
+    let classes = |link: &str| run(&format!("tc class show dev {link}"));
+    assert!(classes(UPLINK).contains("ceil 20Mbit"), "{}", daemon.log());
+    run("tc qdisc del dev theirs0 root");
+    soon("it holds there", PATIENCE, || classes("theirs0").contains("ceil 20Mbit"));
+    soon("and nowhere else", PATIENCE, || classes(UPLINK).is_empty());
+    assert!(daemon.end().success());
+}
+
 /// What a boot with a policy that somebody broke before it is like.
 fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
     let path = host();
-    let state = format!("{SCRATCH}/state");
-    fs::create_dir(&state).expect("a state directory");
-    let start = || {
-        let mut command = std::process::Command::new(binary());
-        command.args(["watch", &path]).env("STATE_DIRECTORY", &state);
-        Daemon::run(command)
-    };
+    let state = state_directory();
+    let start = || start_with(&state, &path);
     let daemon = start();
     policy(&text("ann: 11mbit"));
     soon("the new policy is in force", PATIENCE, || daemon.log().contains("is in force"));

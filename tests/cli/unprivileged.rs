@@ -290,13 +290,17 @@ fn untagged(ceil: &str) -> String {
     ))
 }
 
+fn told_of_20mbit() -> (String, Sleeper) {
+    let (path, sleeper) = (untagged("20mbit"), Sleeper::of(ANN));
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    (path, sleeper)
+}
+
 /// What is shaped there is another instance's, whichever of the two is asked first.
 fn in_another_namespace_users_see_what_is_theirs_there() {
     host();
-    let path = untagged("20mbit");
-    let _sleeper = Sleeper::of(ANN);
-    shaper(&format!("apply -q {path}")).assert().code(0);
-    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    let (_, _sleeper) = told_of_20mbit();
     run("ip netns add beside");
     let beside = |words: &str| {
         let output = as_user_in("beside", ANN, words).output().expect("run it");
@@ -326,10 +330,7 @@ fn in_another_namespace_users_see_what_is_theirs_there() {
 /// The uid is given to another account before anybody applies again.
 fn who_has_anothers_uid_is_not_told_what_that_was() {
     host();
-    let path = untagged("20mbit");
-    let _sleeper = Sleeper::of(ANN);
-    shaper(&format!("apply -q {path}")).assert().code(0);
-    assert!(said(ANN, "status").contains("team may use 20mbit"));
+    let (path, _sleeper) = told_of_20mbit();
     let before = fs::read_to_string("/etc/passwd").expect("the accounts");
     fs::write("/etc/passwd", before.replace("ann:", "zoe:")).expect("another account");
     let status = said(ANN, "status");

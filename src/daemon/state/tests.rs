@@ -292,35 +292,46 @@ fn another_policy_is_in_force_once_it_was_applied() {
     assert!(!state.request(Attempt::Repair, BTreeSet::new()).who.moves_processes());
 }
 
-#[test]
-fn a_policy_that_is_refused_is_tried_again_when_one_of_its_links_is_told_of() {
-    let now = Instant::now();
+/// A state in which this policy is refused.
+fn refusing(text: &str, now: Instant) -> State {
     let mut state = rested(now);
-    let found = Found::Text(policy::Source::new("p.yaml", &POLICY.replace("eth0", "late0")));
+    let found = Found::Text(policy::Source::new("p.yaml", text));
     state.on(Event::FileRead { found, watched: true }, now);
     let came_of_it = Err(Failure::Usage("there is no link late0".to_string()));
     state.on(Event::Answered(Ok(Accounts::default())), now);
     state.on(Event::Applied { asks: None, attempt: Attempt::Adopt, start: now, came_of_it }, now);
     assert_eq!(state.word().0, "refusing");
-    // Whether it is being tried again a while after a notice.
-    let mut is_tried_after = |notice, seconds: u32| {
-        let then = now + seconds * SECOND;
-        let (told, by) = ([notice].into(), BTreeMap::new());
-        state.on(Event::Links { told, by, heard: Ok(Heard::All) }, then);
-        let then = then + SECOND;
-        for _ in 0..5 {
-            for decision in state.on(Event::Time, then) {
-                if let Decision::Do(Action::Apply { attempt: Attempt::Repair, .. }) = decision {
-                    state.on(applied(Attempt::Repair, in_force(), then), then);
-                }
+    state
+}
+
+/// Whether the policy that is refused is being tried again a second after a notice.
+fn is_tried_after(state: &mut State, notice: Notice, then: Instant) -> bool {
+    let (told, by) = ([notice].into(), BTreeMap::new());
+    state.on(Event::Links { told, by, heard: Ok(Heard::All) }, then);
+    let then = then + SECOND;
+    for _ in 0..5 {
+        for decision in state.on(Event::Time, then) {
+            if let Decision::Do(Action::Apply { attempt: Attempt::Repair, .. }) = decision {
+                state.on(applied(Attempt::Repair, in_force(), then), then);
             }
         }
-        state.word().0 == "adopting"
-    };
+    }
+    state.word().0 == "adopting"
+}
+
+#[test]
+fn a_policy_that_is_refused_is_tried_again_when_one_of_its_links_is_told_of() {
+    let now = Instant::now();
+    let mut state = refusing(&POLICY.replace("eth0", "late0"), now);
+    let mut is_tried_after =
+        |notice, seconds: u32| is_tried_after(&mut state, notice, now + seconds * SECOND);
     let link = |index, name: &str| Notice::Link(index, LinkName::new(name).unwrap(), Vec::new());
     assert!(!is_tried_after(link(8, "other0"), 10), "it does not mean that link");
     assert!(!is_tried_after(Notice::TrafficControl(2), 12), "it is shaped, and that was we");
     assert!(is_tried_after(link(9, "late0"), 14));
+    // A qdisc that has gone there may have kept a `down` off it.
+    let mut state = refusing(&POLICY.replace("1gbit", "{rate: 1gbit, down: 1gbit}"), now);
+    assert!(self::is_tried_after(&mut state, Notice::TrafficControl(2), now + 10 * SECOND));
 }
 
 #[test]
