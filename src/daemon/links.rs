@@ -85,7 +85,7 @@ impl Ours<'_> {
         !is_all
             || told.any(|notice| match notice {
                 Notice::DefaultRoute => auto,
-                // What stands where packets arrive keeps a `down` off a link that is shaped already.
+                // What stands where packets arrive keeps a `down` off a link that is shaped.
                 Notice::TrafficControl(index) => self.shaped(*index).is_none() || has_down,
                 Notice::Link(_, name, altnames) | Notice::Gone(_, name, altnames) => {
                     auto || lines.iter().any(|line| line.name.value.means(name, altnames))

@@ -10,7 +10,8 @@ use super::rows::{Column, Device, Kind, Order, Row, devices};
 use super::words::{self, measured};
 use crate::text::shown;
 
-/// The columns after the name, in the order in which they are shown, each with its heading and how wide it is.
+/// The columns after the name, in the order in which they are shown, each with its heading and how
+/// wide it is.
 const COLUMNS: [(Column, &str, usize); 7] = [
     (Column::Up, "UP", 8),
     (Column::Down, "DOWN", 8),
