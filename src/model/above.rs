@@ -1,6 +1,6 @@
 //! What a class is below, and whether that or its own line gives it its ceil. Touches nothing.
 
-use super::holds::{Holds, LimitOf};
+use super::holds::{By, Holds, LimitOf};
 use super::shaped::Shaped;
 use crate::policy::{self, Amount, Written};
 use crate::times::Timestamp;
@@ -52,11 +52,13 @@ impl Above {
         written: Option<Written<Amount>>,
         shaped: &Shaped<'_>,
     ) -> Holds {
-        if self.holds.until.is_none() {
+        let ceil = written.and_then(|written| shaped.amount(written.value));
+        // A window of `each` may write more than the parent has: then it gives nothing.
+        let is_lowered = own.by == By::When && ceil.is_some_and(|ceil| ceil > self.ceil);
+        if self.holds.until.is_none() && !is_lowered {
             return own;
         }
         let first = |other: Option<Timestamp>| own.until.into_iter().chain(other).min();
-        let ceil = written.and_then(|written| shaped.amount(written.value));
         let Some(ceil) = ceil.filter(|ceil| *ceil <= self.ceil) else {
             let of = match &self.holds.of {
                 LimitOf::Own => self.whose.clone(),

@@ -64,6 +64,19 @@ users:
     assert_eq!(holds(&saturday, "di").of, LimitOf::Own);
 }
 
+#[test]
+fn a_window_that_writes_more_than_the_group_has_gives_nothing() {
+    let policy = "links: {eth0: {rate: 20mbit}}
+groups:
+  staff: {ceil: 1mbit, gid: students, each: {ceil: 500kbit, when: {night: {ceil: 2mbit}}}}
+";
+    let mut facts = at(NIGHT);
+    facts.accounts.running.insert(1003);
+    let holds = holds(&model_on(&facts, policy), "uid 1003");
+    let of = LimitOf::Group(Group::of("staff").unwrap());
+    assert_eq!(holds, Holds { of, until: moment("2026-07-02T04:00:00Z"), ..Holds::default() });
+}
+
 /// A cap that is written, and the caps of its windows.
 type Caps = (Option<u32>, [Option<u32>; 3]);
 
