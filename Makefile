@@ -31,6 +31,8 @@ RUNS := 5
 # Random policies, and where the random numbers start.
 TRANSITIONS := 20000
 SEED = $$(date +%Y%m%d)
+# Turns of all properties, each with random cases of its own.
+PROPERTY_TURNS := 50
 # Edits while datagrams of users and of a guest arrive.
 ARRIVING_EDITS := 200
 # Applies while all comes and goes, and seconds of a daemon beside it.
@@ -78,6 +80,8 @@ test: tools fmt
 # What `make test` does for a minute, for hours, with other numbers each day; and all of it, a few times.
 nightly: tools lab-kernel
 	@sh tests/rust.sh
+	for turn in $$(seq $(PROPERTY_TURNS)); do \
+	    PROPTEST_RNG_SEED=$(SEED)$$turn cargo test --quiet --lib || exit; done
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 	SHAPER_ARRIVING_EDITS=$(ARRIVING_EDITS) cargo test --test kernel -- what_arrives_is_neither
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies

@@ -4,8 +4,11 @@
 # check: the tests that need no root, as anybody. The others run in cells (the binaries `kernel` and `cli`), need the
 # machine's own hierarchy (`net_cls`), are marked as ignored, or are called so.
 # TIMES: all of them that often, without a second chance for any; at the end, which failed in which run.
+# Properties are tried with the same random cases each time, so that a test which fails does so for what changed; each of
+# TIMES with others.
 set -eu
 what=${1:-all}
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 
 # everything [NEXTEST-OPTION...]: .config/nextest.toml says what may run at once, in four threads for each processor.
 everything() {
@@ -49,7 +52,7 @@ check)
     ! command -v cargo-nextest >/dev/null || second=--retries=0
     for run in $(seq "$what"); do
         # A boot of the lab gives its tests a second chance, too.
-        SHAPER_AGAIN=0 everything $second >"$logs/run-$run.log" 2>&1 && status=0 || status=$?
+        PROPTEST_RNG_SEED=$(date +%s) SHAPER_AGAIN=0 everything $second >"$logs/run-$run.log" 2>&1 && status=0 || status=$?
         failures "$logs/run-$run.log" | sed "s/$/ $run/" >>"$logs/failed"
         # A run that never came to its tests has no test that failed.
         [ $status = 0 ] || failures "$logs/run-$run.log" | grep -q . || echo "(no test at all) $run" >>"$logs/failed"
