@@ -46,6 +46,8 @@ FAULTS_EVERY := 1
 CROWD := 50000
 # Users whose three years of random use are held against a plain sum.
 QUOTA_USERS := 10000
+# How many `doctor` looks at.
+DOCTOR_USERS := 10000
 # Turns with an NSS module that starts threads.
 NSS_TURNS := 50
 
@@ -88,6 +90,7 @@ nightly: tools lab-kernel
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
 	SHAPER_FAULTS_EVERY=$(FAULTS_EVERY) SHAPER_CROWD=$(CROWD) cargo test --test kernel -- faults:: a_crowd
 	SHAPER_QUOTA_USERS=$(QUOTA_USERS) cargo test --lib -- quota::tests::years
+	SHAPER_DOCTOR_USERS=$(DOCTOR_USERS) cargo test --test cli -- thousands_of_users
 	$(MAKE) lab-newest
 	SHAPER_NIGHT=1 cargo test --test kernel -- --nightly --skip lab::newest
 	SHAPER_NIGHT=1 cargo test --test cli -- ansible::over_ssh

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::{daemon, instance, scope};
 use crate::accounts::asking::Unanswered;
 use crate::accounts::{Limit, Question};
@@ -34,6 +34,9 @@ const NSS: Duration = Duration::from_secs(1);
 /// An account that no host has, so that all of NSS's sources are asked.
 const NOBODY: &str = "shaper-asks-for-nobody";
 
+/// How often NSS is asked once more where it took long.
+const MORE: usize = 3;
+
 /// Warnings and errors by exit status.
 const WARNINGS: u8 = 3;
 const ERRORS: u8 = 1;
@@ -56,7 +59,7 @@ pub(super) fn doctor(global: &Global, file: Option<&Path>) -> Result<Output, Fai
             let document = Document { version: 1, checks };
             Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?)
         }
-        false => Output::text(doctor::text(&checks)),
+        false => Output::text(doctor::text(&checks, output::columns())),
     };
     Ok(Output { status, ..output })
 }
@@ -135,18 +138,36 @@ fn read(file: &Path) -> Result<Policy, Sync> {
     policy::read(source).map_err(|report| Sync::Refused(Failure::from(report).message()))
 }
 
+/// One look-up for which all of NSS's sources are asked, and how long it took: the quickest of a
+/// few, since what is slow once may only have waited for a processor.
+fn look_up() -> (Result<Accounts, Unanswered>, Duration) {
+    let one = || {
+        let names = [NOBODY.to_string()].into();
+        let question = Question { names, without_groups: true, ..Question::default() };
+        let began = Instant::now();
+        (question.ask(Limit::Whole(NSS)), began.elapsed())
+    };
+    let began = Instant::now();
+    let mut quickest = one();
+    for _ in 0..MORE {
+        if quickest.0.is_err() || !Names::is_slow(quickest.1) || began.elapsed() > NSS / 4 {
+            break;
+        }
+        let again = one();
+        if again.1 < quickest.1 {
+            quickest = again;
+        }
+    }
+    quickest
+}
+
 /// How NSS answers, and what it says of the names in the policy and the uids that run.
 fn ask(policy: Option<&Policy>, running: BTreeSet<u32>) -> (Names, Accounts) {
-    let one = Question {
-        names: [NOBODY.to_string()].into(),
-        without_groups: true,
-        ..Question::default()
-    };
     let all = policy.map(Question::of).unwrap_or_default();
     let all = Question { running, ..all };
     let asked = all.names.len() + all.groups.len() + all.uids.len() + all.running.len();
     let began = Instant::now();
-    let answer = one.ask(Limit::Whole(NSS));
+    let (answer, one) = look_up();
     let took = began.elapsed();
     let why = match answer {
         Ok(answer) => answer.unavailable,
@@ -165,7 +186,7 @@ fn ask(policy: Option<&Policy>, running: BTreeSet<u32>) -> (Names, Accounts) {
         };
         Accounts { unavailable: Some(unavailable), ..why.accounts(all) }
     });
-    (Names { one: Some(took), unavailable: accounts.unavailable.clone(), asked }, accounts)
+    (Names { one: Some(one), unavailable: accounts.unavailable.clone(), asked }, accounts)
 }
 
 /// What is in force beside what the policy means here, and what is warned of. `is_blind`: the

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::cli::Global;
 use crate::policy::{Diagnostic, Policy, Report, Severity};
+use crate::sys::terminal;
 use crate::text;
 
 /// What a command prints, and its exit status.
@@ -75,6 +76,11 @@ pub(super) fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> Str
     }
 }
 
+/// How many columns the terminal has that standard output is; `None`: it is none.
+pub(super) fn columns() -> Option<usize> {
+    io::stdout().is_terminal().then(terminal::size)?.map(|(_, columns)| columns)
+}
+
 /// Writes to standard output, at once.
 pub(super) fn stdout(text: &str) -> io::Result<()> {
     write(io::stdout().lock(), &text::page(text, color(&io::stdout())))
@@ -105,10 +111,20 @@ pub(super) fn stderr(text: &str) -> io::Result<()> {
 pub(super) struct Screen(());
 
 impl Screen {
-    /// Changes to an empty screen, without a cursor.
     pub(super) fn open() -> io::Result<Screen> {
-        write(io::stdout().lock(), "\x1b[?1049h\x1b[?25l")?;
-        Ok(Screen(()))
+        let screen = Screen(());
+        screen.enter()?;
+        Ok(screen)
+    }
+
+    /// Changes to an empty screen, without a cursor.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        write(io::stdout().lock(), "\x1b[?1049h\x1b[?25l")
+    }
+
+    /// Changes back to what was there before.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        write(io::stdout().lock(), "\x1b[?25h\x1b[?1049l")
     }
 
     /// Shows these lines from the top, each cut where the terminal ends.
@@ -129,7 +145,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // The terminal may be gone.
-        let _ = write(io::stdout().lock(), "\x1b[?25h\x1b[?1049l");
+        let _ = self.leave();
     }
 }
 
@@ -142,5 +158,6 @@ fn write(mut to: impl Write, text: &str) -> io::Result<()> {
 
 /// Whether what is written there may be in colour.
 pub fn color(to: &impl IsTerminal) -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && to.is_terminal()
+    let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    is_wanted && to.is_terminal() && !terminal::is_dumb()
 }

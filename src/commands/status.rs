@@ -1,19 +1,17 @@
 //! `shaper status`: who has which class, and what went through it. Reads the kernel only.
 
-use std::io::{self, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::counting::Counting;
-use super::output::Output;
+use super::output::{self, Output};
 use super::own::{self, ForRoot};
 use super::{metrics, whom};
 use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::status::{self, Link, Pending, Status, User};
-use crate::sys::terminal;
 use crate::text::Foreign;
 use crate::tree::{Owner, Reserved};
 
@@ -93,7 +91,12 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
             let which = global.verbose > 0 || !options.users.is_empty();
             let guests = status::guest_lines(&status, which, options.users.is_empty());
             let held: String = held.iter().map(|sentence| format!("{sentence}\n")).collect();
-            Output::text(status::table(&status, now(), columns()) + &guests + &held)
+            let wide = output::columns();
+            let page = status::table(&status, now(), wide) + &guests + &held;
+            Output::text(match wide {
+                Some(wide) => status::fitted(&page, wide),
+                None => page,
+            })
         }
     };
     if let Some(why) = &counting.nameless {
@@ -175,11 +178,6 @@ fn row(kernel: &Kernel, status: &Status, user: &str) -> Result<String, Failure> 
         Some(Owner::Uid(uid)) => uid.to_string(),
         _ => user.to_string(),
     })
-}
-
-/// How many columns the terminal has that the table is for.
-fn columns() -> Option<usize> {
-    io::stdout().is_terminal().then(terminal::size)?.map(|(_, columns)| columns)
 }
 
 /// Seconds since 1970.

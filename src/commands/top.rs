@@ -21,7 +21,7 @@ const ESCAPE: Duration = Duration::from_millis(30);
 
 pub(super) fn top(global: &Global, options: &Top) -> Result<Output, Failure> {
     let mut series = Series::begin(global, options)?;
-    let live = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let live = io::stdout().is_terminal() && io::stdin().is_terminal() && !terminal::is_dumb();
     match options.once || global.json || !live {
         true => series.print(global.json),
         false => series.show(),
@@ -116,6 +116,15 @@ impl<'a> Series<'a> {
                     false => stopped = None,
                 },
                 Event::End => return Ok(Output::default()),
+                Event::Stop => {
+                    let _gone = screen.leave();
+                    terminal.stop().map_err(Failure::refused)?;
+                    screen.enter().map_err(Failure::refused)?;
+                }
+                Event::Continued => {
+                    terminal.take_again().map_err(Failure::refused)?;
+                    screen.enter().map_err(Failure::refused)?;
+                }
                 Event::Due => {
                     self.next()?;
                     if self.has_passed() {
@@ -139,6 +148,8 @@ impl<'a> Series<'a> {
             let complete = match terminal.wait(most).map_err(Failure::refused)? {
                 Input::Resized => return Ok(Event::Draw),
                 Input::End => return Ok(Event::End),
+                Input::Stop => return Ok(Event::Stop),
+                Input::Continued => return Ok(Event::Continued),
                 Input::Nothing if typed.is_empty() => return Ok(Event::Due),
                 Input::Nothing => true,
                 Input::Typed(bytes) => {
@@ -162,6 +173,8 @@ enum Event {
     Draw,
     Due,
     End,
+    Stop,
+    Continued,
 }
 
 /// All of the keys, in order.

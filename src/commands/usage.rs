@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::moment::moment;
-use super::output::Output;
+use super::output::{self, Output};
 use super::own::{self, Own};
 use super::{daemon, scope, whom};
 use crate::apply::{self, Keeps, Look, Request, Session, may_change, use_file};
@@ -185,7 +185,7 @@ pub(super) fn usage(global: &Global, options: &UsageOptions) -> Result<Output, F
     }
     Ok(Output::text(match quotas.is_empty() {
         true => format!("nobody has a quota in {}\n", shown(&metered.file.display().to_string())),
-        false => usage_table(&quotas),
+        false => usage_table(&quotas, output::columns()),
     }))
 }
 
@@ -216,7 +216,7 @@ fn own_usage(
     let stdout = match (own.told_at, quotas.is_empty()) {
         (None, _) => "nobody has told you of a quota here: the daemon does within a minute, or the next `shaper apply`\n".to_string(),
         (_, true) => "you have no quota of your own here\n".to_string(),
-        (_, false) => usage_table(&quotas),
+        (_, false) => usage_table(&quotas, output::columns()),
     };
     Ok(Output { stdout, stderr: note.unwrap_or_default(), ..Output::default() })
 }

@@ -19,6 +19,13 @@ pub struct Names {
 /// What a look-up may take: of a thousand names, `apply` would wait this long a thousand times.
 const SLOW: Duration = Duration::from_millis(20);
 
+impl Names {
+    /// Whether so long is too long for one look-up.
+    pub fn is_slow(one: Duration) -> bool {
+        one > SLOW
+    }
+}
+
 pub(super) fn check(names: &Names) -> Check {
     let Names { one, unavailable, asked } = names;
     let why = unavailable.as_deref().map(|why| shown(why).to_string()).unwrap_or_default();
@@ -30,7 +37,7 @@ pub(super) fn check(names: &Names) -> Check {
             format!("of {asked} names and uids NSS did not say all: {why}"),
             cure,
         ),
-        (Some(one), None) if *one > SLOW => Check::warning(
+        (Some(one), None) if Names::is_slow(*one) => Check::warning(
             "nss",
             format!("NSS takes {} ms for a name that no file has", one.as_millis()),
             "have it answered nearby: a cache (nscd, sssd), or a directory server that is nearer",

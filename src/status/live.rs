@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::cells::{Side, cell, clipped, wrapped};
+use super::columns::{LEAST_NAME, SPACE, fitting};
 use super::listed::Listed;
 use super::report::{Now, Status};
 use super::rows::{Column, Device, Kind, Order, Row, devices};
@@ -32,8 +33,6 @@ const GO_FIRST: [Column; 6] = [
     Column::OfCap,
 ];
 
-/// The narrowest column of names, before another column goes.
-const LEAST_NAME: usize = 12;
 /// The widest column of names.
 const MOST_NAME: usize = 40;
 
@@ -66,7 +65,9 @@ struct Part<'a> {
 impl<'a> Table<'a> {
     /// `wide`: how wide the terminal is. `end`: lines from here on are counted, and not shown.
     pub(super) fn new(status: &'a Status, order: &Order, wide: usize, end: usize) -> Table<'a> {
-        let columns = columns(wide);
+        let of = |it: &(Column, &str, usize)| (it.0, it.2 + SPACE);
+        let columns =
+            fitting(COLUMNS.to_vec(), of, &GO_FIRST, wide.saturating_sub(SPACE + LEAST_NAME));
         let fixed: usize = columns.iter().map(|(_, _, width)| width + 2).sum();
         let name = wide.saturating_sub(fixed + 2).min(MOST_NAME);
         let mut table = Table { columns, name, parts: Vec::new() };
@@ -144,19 +145,6 @@ pub fn live_table(status: &Status, wide: usize) -> String {
     let table = Table::new(status, &Order::default(), wide, usize::MAX);
     let all = std::iter::once(table.headings()).chain(table.lines(0..usize::MAX));
     all.map(|line| line + "\n").collect()
-}
-
-/// What fits beside names of a usable width.
-fn columns(wide: usize) -> Vec<(Column, &'static str, usize)> {
-    let mut columns = COLUMNS.to_vec();
-    for goes in GO_FIRST {
-        let taken: usize = columns.iter().map(|(_, _, width)| width + 2).sum();
-        if taken + 2 + LEAST_NAME <= wide {
-            break;
-        }
-        columns.retain(|(column, ..)| *column != goes);
-    }
-    columns
 }
 
 /// The link's own line: `eth0  up 482mbit of 950mbit, 51%  down …`.

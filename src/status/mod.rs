@@ -2,6 +2,7 @@
 //! table or as JSON; and who uses the links now.
 
 mod cells;
+mod columns;
 mod defaulted;
 mod guests;
 mod limit;
@@ -25,6 +26,7 @@ mod usage;
 mod view;
 mod words;
 
+pub use cells::fitted;
 pub use guests::{guest_lines, label};
 pub use limit::{Limit, Limits, limits};
 pub use live::{is_over, live_table};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::cells::{Side, cell, width};
+use super::cells::Side;
+use super::columns::{LEAST_NAME, Layout, SPACE};
 use super::limit::Limit;
 use super::live::live_table;
 use super::quota::quota_lines;
@@ -14,16 +15,36 @@ use super::words::{self, bytes, lasting};
 use crate::text::shown;
 use crate::tree::Direction;
 
-const HEADINGS: [&str; 8] = ["USER", "CLASS", "RATE", "CEIL", "SENT", "DROPS", "BACKLOG", "PROCS"];
+/// Names left, numbers right.
+const CLASSES: Layout<8> = Layout {
+    headings: ["USER", "CLASS", "RATE", "CEIL", "SENT", "DROPS", "BACKLOG", "PROCS"],
+    sides: {
+        use Side::{Left, Right};
+        [Left, Left, Right, Right, Right, Right, Right, Right]
+    },
+    names: 0,
+    least: LEAST_NAME,
+    begin: SPACE,
+    between: SPACE,
+    go_first: &["BACKLOG", "DROPS", "PROCS", "CLASS", "RATE", "SENT"],
+};
+
+const RULES: Layout<4> = Layout {
+    headings: ["RULE", "TO", "CLASS", "PACKETS"],
+    sides: [Side::Right, Side::Left, Side::Left, Side::Right],
+    names: 1,
+    least: LEAST_NAME,
+    begin: SPACE,
+    between: SPACE,
+    go_first: &["CLASS"],
+};
+
 /// The columns of a table of what goes now, where no terminal says how many it has.
 const USUAL: usize = 80;
-/// What a name has at least.
-const LEAST_NAME: usize = 12;
-
 /// What stands and what it has counted, or (of a report with rates) what it does now.
 /// `now`, in seconds since 1970, is what the daemon's times are compared with. `wide`: how many
-/// columns a terminal has, for which long names are shortened; `None`: whoever reads it wants them
-/// whole.
+/// columns a terminal has, for which columns are left out and long names shortened (sentences are
+/// for [`super::fitted`]); `None`: whoever reads it wants all of it.
 pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     let mut text = match status.interval_ms {
         Some(_) if !status.links.is_empty() => live_table(status, wide.unwrap_or(USUAL)),
@@ -35,7 +56,7 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
             if link.rules.is_some() {
                 let _ = writeln!(text, "{}  {}", link.dev, link.direction);
             }
-            rules(link, &mut text);
+            rules(link, wide, &mut text);
             continue;
         }
         if index > 0 {
@@ -120,7 +141,7 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     if link.classifier == Some("cgroup") {
         text.push_str("! by the tag alone: a local user who wants to can get into (default)\n");
     }
-    let mut rows = vec![HEADINGS.map(str::to_string)];
+    let mut rows = Vec::new();
     let dash = || "-".to_string();
     below(link, None, 0, &mut rows);
     for (name, pool) in [("(default)", &link.default), ("(unshaped)", &link.unshaped)] {
@@ -131,9 +152,9 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     for retired in &link.retired {
         rows.push(row("(retired)", &retired.classid, &retired.class, dash()));
     }
-    print(&rows, wide, text);
+    text.push_str(&CLASSES.table(rows, wide));
     limits(link, text);
-    rules(link, text);
+    rules(link, wide, text);
     for sentence in link.beside.iter().chain(&link.warnings) {
         text.push_str(&format!("! {}\n", shown(sentence)));
     }
@@ -225,43 +246,19 @@ fn row(name: &str, classid: &str, class: &ClassNumbers, processes: String) -> [S
     ]
 }
 
-fn rules(link: &Link, text: &mut String) {
+fn rules(link: &Link, wide: Option<usize>, text: &mut String) {
     let Some(rules) = &link.rules else { return };
     let packets = |rule: &Rule| rule.packets.map_or("-".to_string(), |packets| packets.to_string());
-    let mut rows = vec![["RULE", "TO", "CLASS", "PACKETS"].map(str::to_string)];
-    rows.extend(rules.iter().map(|rule| {
+    let rows = rules.iter().map(|rule| {
         [rule.rule.to_string(), shown(&rule.to).to_string(), rule.classid.clone(), packets(rule)]
-    }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 4] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    for [rule, to, class, packets] in &rows {
-        let [a, b, c, d] = widths;
-        let _ = writeln!(text, "  {rule:>a$}  {to:<b$}  {class:<c$}  {packets:>d$}");
-    }
+    });
+    text.push_str(&RULES.table(rows.collect(), wide));
     if rules.is_empty() {
         text.push_str("  no rules\n");
     } else if rules.iter().all(|rule| rule.packets.is_none()) {
         text.push_str("  this kernel does not count what a rule matches (it is built without CONFIG_CLS_U32_PERF)\n");
     } else if rules.iter().any(|rule| rule.packets.is_none()) {
         text.push_str("  this kernel counts what rules match only from the first with `from` or `vlan` on (it is built without CONFIG_CLS_U32_PERF)\n");
-    }
-}
-
-/// Names left, numbers right.
-fn print(rows: &[[String; 8]], wide: Option<usize>, text: &mut String) {
-    let widest = |column: usize| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
-    let mut widths: [usize; 8] = std::array::from_fn(widest);
-    let others: usize = widths[1..].iter().map(|width| width + 2).sum();
-    if let Some(wide) = wide {
-        widths[0] = widths[0].min(wide.saturating_sub(others + 2).max(LEAST_NAME));
-    }
-    for row in rows {
-        let side = |column| if column < 2 { Side::Left } else { Side::Right };
-        let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.map(|(column, (text, wide))| cell(text, wide, side(column)));
-        text.push_str("  ");
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
     }
 }
 

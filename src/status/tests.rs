@@ -2,9 +2,9 @@
 
 use super::limit::Limit;
 use super::live::Table;
-use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
+use super::report::{ClassNumbers, Group, Link, Now, Pool, Rule, Status, User};
 use super::rows::{Column, Order};
-use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
+use super::{Board, Key, Size, Then, fitted, is_over, keys, live_table, table};
 use crate::model::By;
 use crate::tree;
 
@@ -328,13 +328,72 @@ fn long_names_are_shortened_for_a_terminal_only() {
     assert!(said(None).contains(long) && said(Some(100)).contains(long));
     let at_80 = said(Some(80));
     assert!(at_80.lines().all(|line| super::cells::width(line) <= 80), "{at_80}");
-    let narrow = said(Some(60));
-    assert!(narrow.contains("\n  日本語の名… "), "{narrow}");
-    // Each direction has a table of its own.
-    let first = narrow.split("\n\n").next().unwrap();
-    let rows = first.lines().filter(|line| line.starts_with("  "));
-    let widths: Vec<usize> = rows.map(super::cells::width).collect();
-    assert!(widths.iter().all(|width| *width == widths[0]), "{narrow}");
+}
+
+/// Whatever stands in it: each row of a table is as wide as the others, and none wider than the
+/// terminal.
+#[test]
+fn a_narrow_terminal_has_fewer_columns_and_none_breaks() {
+    let mut status = Status { interval_ms: None, ..busy() };
+    let link = &mut status.links[0];
+    let names = [
+        "e\u{301}le\u{300}ve",
+        "🦀👩\u{1f3fd}🇩🇪",
+        "नि\u{94d}",
+        "u-with-a-very-long-name-of-his-own",
+    ];
+    let more = names.iter().enumerate();
+    link.users.extend(more.map(|(at, name)| User {
+        user: name.to_string(),
+        ..user("x", &format!("e000:1{at}"), Some("students"), Now::default())
+    }));
+    (link.users[0].class.backlog_bytes, link.users[0].class.sent_bytes) = (999_999, 123_456_789);
+    (link.users[1].class.ceil_bit, link.users[1].class.drops) = (42_750_000, 1_234_567);
+    let rule = |rule, to: &str, packets| Rule {
+        rule,
+        to: to.to_string(),
+        classid: "1:1a".to_string(),
+        packets: Some(packets),
+    };
+    link.rules = Some(vec![rule(1, names[1], 7), rule(12, names[3], 123_456), rule(3, "日本", 0)]);
+    link.warnings = vec!["of 81000 kB that came by eth0 only 40000 kB went through it".to_string()];
+    let whole = table(&status, 0, None);
+    let headings = |text: &str, first: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(first)).unwrap();
+        line.split_whitespace().map(str::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(headings(&whole, "USER"), "USER CLASS RATE CEIL SENT DROPS BACKLOG PROCS");
+    let blocks = |text: &str| {
+        let mut blocks: Vec<Vec<usize>> = Vec::new();
+        for line in text.lines() {
+            match ["USER", "RULE"].iter().any(|it| line.trim_start().starts_with(it)) {
+                true => blocks.push(vec![super::cells::width(line)]),
+                false if !line.starts_with("  ") => blocks.push(Vec::new()),
+                false => blocks.last_mut().unwrap().push(super::cells::width(line)),
+            }
+        }
+        blocks.into_iter().filter(|block| block.len() > 1).collect::<Vec<_>>()
+    };
+    for wide in (1..200).map(Some).chain([None]) {
+        let text = table(&status, 0, wide);
+        // What ends in numbers ends in one column.
+        let even = |block: &Vec<usize>| block.iter().all(|width| *width == block[0]);
+        assert!(wide < Some(20) || blocks(&text).iter().all(even), "{wide:?}\n{text}");
+        let Some(wide) = wide else { continue };
+        let page = fitted(&text, wide);
+        let fits = |line: &str| super::cells::width(line) <= wide;
+        let is_a_word = |line: &str| line.split_whitespace().count() <= 1;
+        assert!(page.lines().all(|it| fits(it) || is_a_word(it)), "{wide}\n{page}");
+        assert!(wide < 20 || text.contains("  CEIL"), "{wide}\n{text}");
+    }
+    let narrow = table(&status, 0, Some(60));
+    assert_eq!(headings(&narrow, "USER"), "USER CLASS RATE CEIL SENT");
+    assert!(narrow.lines().any(|line| line.starts_with("    u-with-a") && line.contains('…')));
+    let names = |text: &str| {
+        let rows = text.lines().filter(|line| line.contains("  1:") || line.contains("  e000:"));
+        rows.count()
+    };
+    assert_eq!(names(&narrow), names(&whole), "no row is lost");
 }
 
 #[test]

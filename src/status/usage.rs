@@ -1,46 +1,34 @@
-//! What was used of quotas, as a table of at most 80 columns. Pure.
+//! What was used of quotas, as a table. Pure.
 
-use super::cells::{Side, cell, width};
+use super::cells::Side;
+use super::columns::Layout;
 use super::quota::Quota;
 use super::words::{bytes, limit};
 use crate::quota::Counts;
 use crate::text::shown;
 
-const HEADINGS: [&str; 8] = ["USER", "PERIOD", "USED", "GRANTED", "OF", "LEFT", "ANEW", "HOLDS"];
-const SIDES: [Side; 8] = [
-    Side::Left,
-    Side::Left,
-    Side::Right,
-    Side::Right,
-    Side::Right,
-    Side::Right,
-    Side::Left,
-    Side::Left,
-];
-/// The columns of the table.
+/// The most columns of the table.
 const COLUMNS: usize = 80;
-/// What a name has at least.
-const LEAST_NAME: usize = 3;
+
+const USED: Layout<8> = Layout {
+    headings: ["USER", "PERIOD", "USED", "GRANTED", "OF", "LEFT", "ANEW", "HOLDS"],
+    sides: {
+        use Side::{Left, Right};
+        [Left, Left, Right, Right, Right, Right, Left, Left]
+    },
+    names: 0,
+    least: 3,
+    go_first: &["GRANTED", "LEFT", "PERIOD", "ANEW", "HOLDS"],
+    begin: 0,
+    between: 1,
+};
 
 /// A line for each quota, below a line of headings. `OF` has the volume with what was granted,
-/// `ANEW` when the period ends, `HOLDS` the step that holds now.
-pub fn usage_table(quotas: &[Quota]) -> String {
-    let rows: Vec<[String; 8]> = quotas.iter().map(row).collect();
-    let headings = HEADINGS.map(str::to_string);
-    let mut widths = [0; 8];
-    for row in std::iter::once(&headings).chain(&rows) {
-        for (wide, text) in widths.iter_mut().zip(row) {
-            *wide = width(text).max(*wide);
-        }
-    }
-    let others: usize = widths.iter().skip(1).map(|wide| wide + 1).sum();
-    widths[0] = widths[0].min(COLUMNS.saturating_sub(others).max(LEAST_NAME));
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(widths).zip(SIDES);
-        let cells: Vec<String> = cells.map(|((text, wide), side)| cell(text, wide, side)).collect();
-        format!("{}\n", cells.join(" ").trim_end())
-    };
-    std::iter::once(&headings).chain(&rows).map(line).collect()
+/// `ANEW` when the period ends, `HOLDS` the step that holds now. `wide`: how many columns a
+/// terminal has.
+pub fn usage_table(quotas: &[Quota], wide: Option<usize>) -> String {
+    let rows = quotas.iter().map(row).collect();
+    USED.table(rows, Some(wide.unwrap_or(COLUMNS).min(COLUMNS)))
 }
 
 fn row(quota: &Quota) -> [String; 8] {
@@ -69,6 +57,7 @@ fn row(quota: &Quota) -> [String; 8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cells::width;
     use super::*;
     use crate::tree::{Key, Owner};
     use proptest::prelude::*;
@@ -98,36 +87,44 @@ mod tests {
         let gib = 1 << 30;
         let mut rolling = quota("kim", [0, 0, gib], None);
         (rolling.period, rolling.anew) = ("30d".to_string(), None);
-        let table = usage_table(&[
+        let quotas = [
             quota("ann", [gib * 3 / 2, 0, 50 * gib], None),
             quota("team", [70 * gib, 10 * gib, 60 * gib], Some(("100%", 10_000_000))),
             rolling,
-        ]);
+        ];
         let expected = "\
 USER   PERIOD           USED GRANTED    OF    LEFT ANEW        HOLDS
 ann    month          1.5GiB       - 50GiB 48.5GiB 12-01 00:00 -
 [team] month received  70GiB   10GiB 60GiB      0B 12-01 00:00 100%: 10mbit
 kim    30d                0B       -  1GiB    1GiB -           -
 ";
-        assert_eq!(table, expected);
+        assert_eq!(usage_table(&quotas, None), expected);
+        let narrow = "\
+USER   PERIOD           USED    OF ANEW        HOLDS
+ann    month          1.5GiB 50GiB 12-01 00:00 -
+[team] month received  70GiB 60GiB 12-01 00:00 100%: 10mbit
+kim    30d                0B  1GiB -           -
+";
+        assert_eq!(usage_table(&quotas, Some(60)), narrow);
     }
 
     proptest! {
         #[test]
-        fn a_line_has_at_most_80_columns(
+        fn a_line_has_at_most_as_many_columns_as_the_terminal(
             names in prop::collection::vec("[a-z日]{1,60}", 1..9),
             numbers in any::<[u32; 3]>(),
             ceil in 64_000..900_000_000_000_u64,
+            wide in prop::option::of(1_usize..200),
         ) {
             let numbers = numbers.map(|number| u64::from(number) << 10);
             let held = |at: usize| at.is_multiple_of(2).then_some(("87.5%", ceil));
             let quotas = names.iter().enumerate();
             let quotas: Vec<Quota> =
                 quotas.map(|(at, name)| quota(name, numbers, held(at))).collect();
-            let table = usage_table(&quotas);
+            let table = usage_table(&quotas, wide);
             prop_assert_eq!(table.lines().count(), quotas.len() + 1);
             for line in table.lines() {
-                prop_assert!(width(line) <= COLUMNS, "{}", line);
+                prop_assert!(width(line) <= wide.unwrap_or(COLUMNS).min(COLUMNS), "{}", line);
             }
         }
     }

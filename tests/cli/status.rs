@@ -1,17 +1,21 @@
 //! `status`: its columns, what is below a group, names that nobody has, the policy in force, and a
 //! change that waits to be confirmed.
 
+use unicode_width::UnicodeWidthStr;
+
 use super::invoke::{Sleeper, exactly, host, shaper};
+use super::terminal::{Terminal, tmux};
 use crate::support::accounts::{ANN, BOB, CAROL};
 use crate::support::harness::{On, tests};
-use crate::support::program::policy;
+use crate::support::program::{binary, policy};
 
 tests!(On::Host =>
     members_are_below_their_group_in_80_columns, a_group_shows_all_that_is_below_it,
     a_user_is_shown_with_the_groups_above_him, other_words_than_users_names_are_told_apart,
     the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
     what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named,
-    whose_sockets_are_in_his_class_is_not_said_to_be_in_default
+    whose_sockets_are_in_his_class_is_not_said_to_be_in_default,
+    a_terminal_has_the_columns_that_it_has_room_for
 );
 
 const POLICY: &str = "
@@ -69,6 +73,62 @@ fn members_are_below_their_group_in_80_columns() {
         |line: &str| line.chars().map(|c| 1 + usize::from(c >= '\u{1100}' && c != '…')).sum();
     let widths: Vec<usize> = table.lines().filter(|line| line.starts_with(' ')).map(wide).collect();
     assert!(widths.iter().all(|width| *width <= 80 && *width == widths[0]), "{widths:?}\n{table}");
+}
+
+/// In a real one no line breaks, at 80 columns and at 60, also where characters take two columns,
+/// or none; a pipe gets everything.
+fn a_terminal_has_the_columns_that_it_has_room_for() {
+    let _host = host();
+    let more = "
+  e\u{301}le\u{300}ve: {uids: 4712, ceil: 5mbit}
+  🦀🦞: {uids: 4713, rate: 1.25mbit, ceil: 42.75mbit}
+  a-name-that-is-longer-than-there-is-room-for-it: {uids: 4714, ceil: 5mbit}
+groups:";
+    let rules = "rules:\n  - {dport: 80, to: 🦀🦞}\n  - {dport: 443, to: ann}\n";
+    let path = policy(
+        &(POLICY
+            .replace("users: {", "users:\n  ")
+            .replace(", bob:", "\n  bob:")
+            .replace(", 日", "\n  日")
+            .replace("5mbit}}\ngroups:", &format!("5mbit}}{more}"))
+            + rules),
+    );
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let status = format!("{} status --rules; sleep 600", binary().display());
+    let terminal = Terminal::open(80, 40, &status);
+    let shown = |wide: usize| {
+        let screen = terminal.until("all of it", |screen| screen.contains("\npolicy: "));
+        let table = |first: &str| {
+            let lines = screen.lines().skip_while(|line| !line.trim_start().starts_with(first));
+            let lines = lines.skip(1).take_while(|line| line.starts_with("  "));
+            let lines = lines.take_while(|line| line.contains(" 1:"));
+            lines.map(str::to_string).collect::<Vec<String>>()
+        };
+        let (users, rules) = (table("USER"), table("RULE"));
+        assert_eq!((users.len(), rules.len()), (10, 2), "{screen}");
+        for rows in [&users, &rules] {
+            let widths: Vec<usize> = rows.iter().map(|row| row.width()).collect();
+            assert!(
+                widths.iter().all(|it| *it <= wide && *it == widths[0]),
+                "{widths:?}\n{screen}"
+            );
+        }
+        assert!(users.iter().any(|row| row.starts_with("  日本語の名前 ")), "{screen}");
+        let heading = screen.lines().find(|line| line.starts_with("  USER")).unwrap_or("");
+        (heading.split_whitespace().map(str::to_string).collect::<Vec<_>>().join(" "), screen)
+    };
+    let (at_80, screen) = shown(80);
+    assert_eq!(at_80, "USER CLASS RATE CEIL SENT DROPS BACKLOG PROCS", "{screen}");
+    terminal.resize(60, 40);
+    tmux(&["respawn-pane", "-k", &status]);
+    terminal.until("another screen", |screen| !screen.contains("BACKLOG"));
+    let (at_60, screen) = shown(60);
+    assert!(at_60.starts_with("USER CLASS RATE CEIL SENT"), "{screen}");
+    // Sentences are broken between words.
+    let said = screen.replace("\n  ", " ");
+    assert!(said.contains(" of root ("), "{screen}");
+    let whole = text("status");
+    assert!(whole.contains("a-name-that-is-longer-than-there-is-room-for-it"), "{whole}");
 }
 
 fn who_is_in_the_default_class_is_named() {

@@ -17,7 +17,8 @@ tests!(On::Host =>
     keys_and_sizes_change_the_screen, a_terminal_is_as_it_was_afterwards,
     nothing_is_coloured_where_no_colour_is_wanted,
     without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said,
-    what_is_shaped_comes_and_goes_while_it_runs
+    what_is_shaped_comes_and_goes_while_it_runs, it_stops_and_goes_on_as_other_programs_do,
+    a_terminal_that_has_no_screen_gets_tables
 );
 
 const POLICY: &str = "
@@ -99,10 +100,70 @@ fn a_terminal_is_as_it_was_afterwards() {
     }
     // A signal is an end like another.
     terminal.until("top is there", |screen| screen.contains("sorted by up"));
-    let mut pkill = Command::new("sh");
-    pkill.args(["-c", "kill -TERM $(pidof shaper)"]);
-    run_with(pkill, "").exits(0);
+    run_with(signal("TERM"), "").exits(0);
     terminal.until("it has ended", |screen| screen.contains("ended with 0"));
+}
+
+/// By Ctrl-Z and by signals, and the terminal is the shell's meanwhile.
+fn it_stops_and_goes_on_as_other_programs_do() {
+    let top = shaped();
+    let terminal = Terminal::open(80, 24, "PS1='now> ' bash --norc --noprofile -i");
+    terminal.until("a prompt", |screen| screen.contains("now>"));
+    let enter = |line: &str| {
+        terminal.press(&["-l", line]);
+        terminal.press(&["Enter"]);
+    };
+    let stty = |when: &str| {
+        enter(&format!("stty -a > {SCRATCH}/{when}; echo {when}-is-written"));
+        let written = format!("\n{when}-is-written");
+        terminal.until("stty", |screen| screen.contains(&written));
+        std::fs::read_to_string(format!("{SCRATCH}/{when}")).expect("stty")
+    };
+    let before = stty("before");
+    enter(&top);
+    for round in 0..2 {
+        terminal.until("top is there", |screen| screen.contains("sorted by"));
+        match round {
+            0 => terminal.press(&["C-z"]),
+            _ => drop(run_with(signal("TSTP"), "").exits(0)),
+        }
+        let screen = terminal.until("it has stopped", |screen| screen.contains("Stopped"));
+        assert!(screen.contains(&top) && !screen.contains("sorted by"), "{screen}");
+        assert_eq!(stty(["first", "second"][round]), before);
+        enter("clear; fg");
+    }
+    terminal.until("it goes on", |screen| screen.contains("up0  up "));
+    terminal.press(&["n"]);
+    terminal.until("sorted by name", |screen| screen.contains("sorted by name"));
+    // Nobody asks it before this, and somebody else may have used the terminal.
+    run_with(signal("STOP"), "").exits(0);
+    terminal.until("it has stopped", |screen| screen.contains("Stopped"));
+    enter("stty echo icanon; fg");
+    terminal.press(&["d"]);
+    terminal.until("sorted by down", |screen| screen.contains("sorted by down"));
+    terminal.press(&["q"]);
+    terminal.until("the prompt", |screen| !screen.contains("sorted by"));
+    assert_eq!(stty("after"), before);
+    // Without a shell nobody could have it go on.
+    tmux(&["respawn-pane", "-k", &format!("exec {top}")]);
+    terminal.until("top is there", |screen| screen.contains("sorted by up"));
+    terminal.press(&["C-z", "n"]);
+    terminal.until("it went on", |screen| screen.contains("sorted by name"));
+}
+
+fn signal(name: &str) -> Command {
+    let mut kill = Command::new("sh");
+    kill.args(["-c", &format!("kill -{name} $(pidof shaper)")]);
+    kill
+}
+
+fn a_terminal_that_has_no_screen_gets_tables() {
+    let top = shaped();
+    let terminal = Terminal::open(80, 60, &format!("TERM=dumb {top}"));
+    let tables = |screen: &str| screen.matches("  USER  ").count() > 1;
+    let screen = terminal.until("two tables", tables);
+    assert!(!screen.contains("q quit"), "{screen}");
+    assert!(!tmux(&["capture-pane", "-p", "-e"]).contains("\x1b[7m"));
 }
 
 fn nothing_is_coloured_where_no_colour_is_wanted() {
