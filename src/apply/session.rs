@@ -329,7 +329,7 @@ impl Session {
     ) -> Result<(), ObserveError> {
         if intent.policy.links.iter().any(|line| line.down.is_some()) {
             let is_asked = |name: &LinkName, link: &LinkFacts| intent.is_about(name, link);
-            observe::beside(&mut seen.facts, is_asked)?;
+            observe::beside(&mut self.kernel, &mut seen.facts, is_asked)?;
             observe::busy(&mut self.kernel, seen, is_asked)?;
         }
         Ok(())

@@ -82,7 +82,7 @@ fn look(kernel: &mut Kernel) -> Result<Snapshot, Failure> {
     let Observation { state, facts, .. } = &mut snapshot.observation;
     let arrives = |name: &LinkName| state.trees.contains_key(&name.ingress());
     if facts.links.keys().any(arrives) {
-        observe::beside(facts, |name, _| arrives(name)).map_err(ObserveError::from)?;
+        observe::beside(kernel, facts, |name, _| arrives(name)).map_err(ObserveError::from)?;
     }
     Ok(snapshot)
 }
@@ -191,7 +191,7 @@ impl Counting {
         let Observation { state, facts, .. } = &mut self.snapshot.observation;
         let arrives = |name: &LinkName| state.trees.contains_key(&name.ingress());
         if facts.links.keys().any(arrives) {
-            observe::beside_again(&mut self.kernel.netlink, facts, |name, _| arrives(name))
+            observe::beside_again(&mut self.kernel, facts, |name, _| arrives(name))
                 .map_err(ObserveError::from)?;
         }
         self.read_inputs()?;

@@ -242,7 +242,7 @@ fn links(
     }
     observe::speeds(seen, |name, _| names.contains(name))?;
     let facts = &mut seen.observation.facts;
-    if let Err(error) = observe::beside(facts, |name, _| names.contains(name)) {
+    if let Err(error) = observe::beside(kernel, facts, |name, _| names.contains(name)) {
         log::debug!("what others have at the links' hooks cannot be asked: {error}");
     }
     names.into_iter().filter_map(|name| link(kernel, seen, model, name).transpose()).collect()

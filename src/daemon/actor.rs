@@ -142,7 +142,7 @@ impl Actor {
         let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
         let passages = read.inspect_err(tell).ok();
         let tell = |error: &_| log::debug!("what nftables has at links: {error}");
-        let firewalls = observe::firewalls().inspect_err(tell).ok();
+        let firewalls = observe::firewalls(&mut self.session.kernel).inspect_err(tell).ok();
         Event::Passed { reading: Reading { passages, firewalls }, took: start.elapsed() }
     }
 
@@ -183,8 +183,9 @@ impl Actor {
 
     /// A look that has what others have at these links.
     fn beside(&mut self, links: &BTreeSet<LinkName>) -> Result<Observation, ObserveError> {
-        let mut seen = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
-        observe::beside(&mut seen.facts, |name, _| links.contains(name))?;
+        let kernel = &mut self.session.kernel;
+        let mut seen = observe::observe(kernel, Wanted::default())?.observation;
+        observe::beside(kernel, &mut seen.facts, |name, _| links.contains(name))?;
         Ok(seen)
     }
 

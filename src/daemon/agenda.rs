@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::rounds::is_time;
+
 /// A task that may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
@@ -48,7 +50,11 @@ impl Agenda {
 
     /// Removes and returns a task that is due; of several the first in the order of [`Task`].
     pub(super) fn take(&mut self, now: Instant) -> Option<Task> {
-        let task = self.0.iter().find(|(_, at)| **at <= now).map(|(task, _)| *task)?;
+        let is_due = |(task, at): &(&Task, &Instant)| match task {
+            Task::Leave => is_time(**at, now),
+            _ => **at <= now,
+        };
+        let task = *self.0.iter().find(is_due)?.0;
         self.0.remove(&task);
         Some(task)
     }
@@ -77,5 +83,9 @@ mod tests {
         agenda.by(Task::Leave, now);
         agenda.at(Task::Leave, later);
         assert_eq!(agenda.due(), Some(later));
+        let sooner = later - Duration::from_millis(50);
+        agenda.at(Task::Sweep, later);
+        assert_eq!(agenda.take(sooner), Some(Task::Leave), "with what else is looked at then");
+        assert_eq!(agenda.take(sooner), None);
     }
 }

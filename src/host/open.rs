@@ -50,8 +50,13 @@ pub struct Kernel {
     pub made: Made,
     /// The map of bound sockets, once it was made or opened.
     pub servers: Option<ServerMap>,
+    /// The socket that has listed sockets, for the next such list.
+    pub of_sockets: Option<Netlink>,
     /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
     pub unlisted: BTreeSet<(Family, Transport)>,
+    /// Whether the kernel would load nftables' module if it were asked what it has; `None`: nobody
+    /// has looked yet. The lists that say so are long, and do not change.
+    pub would_load_nftables: Option<bool>,
     hierarchy: Option<Hierarchy>,
     /// Where an instance is made that stands nowhere yet.
     root: Root,
@@ -113,6 +118,8 @@ impl Kernel {
             flows: BTreeMap::new(),
             made: Made::default(),
             servers: None,
+            of_sockets: None,
+            would_load_nftables: None,
             unlisted: BTreeSet::new(),
             hierarchy,
             root: Root::NetCls,

@@ -53,7 +53,7 @@ struct Last {
 }
 
 impl Tried {
-    /// What came of a trial with the same policy and the same facts.
+    /// What came of a trial with the same policy and facts that are alike.
     pub(super) fn known(&self, intent: &Intent, facts: &Facts) -> Option<Outcome> {
         let last = self.last.as_ref()?;
         let is_known = Arc::ptr_eq(&last.policy, &intent.policy)
@@ -79,13 +79,13 @@ impl Tried {
     }
 }
 
-/// Whether a model is the same by these facts, but for the moment.
+/// Whether a policy can hold on the same links by these facts, but for the moment. What was used of
+/// quotas only lowers caps, and no policy is refused for a cap that a quota sets.
 fn are_alike(one: &Facts, other: &Facts) -> bool {
     one.links == other.links
         && one.accounts == other.accounts
         && one.guests == other.guests
         && one.units == other.units
-        && one.used == other.used
         && one.zones == other.zones
         && one.features == other.features
         && one.own_sockets_only == other.own_sockets_only

@@ -32,6 +32,7 @@ pub mod received;
 pub mod redirected;
 pub mod request;
 pub mod sent;
+pub mod socket_filter;
 pub mod way;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage};

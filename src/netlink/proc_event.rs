@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::HEADER;
+use super::socket_filter::{IF_EQUAL_X, Instruction, LOAD, RETURN, TO_X};
 
 /// `CN_IDX_PROC`: the connector's multicast group and the first half of its messages' id.
 pub const GROUP: u32 = 1;
@@ -83,43 +84,16 @@ pub fn subscribe() -> Vec<u8> {
     control(&LISTEN.to_ne_bytes())
 }
 
-/// One instruction of a socket filter (`struct sock_filter`, linux/filter.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instruction {
-    /// Class, width and operation.
-    pub code: u16,
-    /// How many instructions a jump skips whose condition is true.
-    pub if_true: u8,
-    /// How many instructions a jump skips whose condition is false.
-    pub if_false: u8,
-    /// The constant that the instruction works with.
-    pub k: u32,
-}
-
 /// A socket filter that passes only changes of uid (but not of the first 64 processes in `muted`),
 /// forks of processes (not new threads), answers to a subscription and, with `exec`, programs that
 /// are run. A fork storm has two to five other events for each fork. (Since Linux 6.6 a
 /// subscription can name events; a socket filter does it on every kernel.)
 pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
-    // BPF_LD | BPF_W | BPF_ABS, and so on (linux/bpf_common.h). A load reads network byte order.
-    const LOAD: u16 = 0x20;
-    const TO_X: u16 = 0x07;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_EQUAL_X: u16 = 0x1d;
-    const RETURN: u16 = 0x06;
-    let load = |field: usize| Instruction {
-        code: LOAD,
-        if_true: 0,
-        if_false: 0,
-        k: u32::try_from(HEADER + CN_MSG + field).unwrap_or(u32::MAX),
+    let load = |field: usize| {
+        let at = HEADER + CN_MSG + field;
+        Instruction::plain(LOAD, u32::try_from(at).unwrap_or(u32::MAX))
     };
-    let is = |what: u32, if_true, if_false| Instruction {
-        code: IF_EQUAL,
-        if_true,
-        if_false,
-        k: u32::from_be_bytes(what.to_ne_bytes()),
-    };
-    let plain = |code, if_true, if_false, k| Instruction { code, if_true, if_false, k };
+    let (is, plain) = (Instruction::is, Instruction::plain);
     let mut program = vec![
         load(0),
         is(UID, 9, 0),
@@ -128,11 +102,11 @@ pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
         is(FORK, 0, 4),
         // The child's thread and process, which are the same number for a new process.
         load(16 + 8),
-        plain(TO_X, 0, 0, 0),
+        plain(TO_X, 0),
         load(16 + 12),
-        plain(IF_EQUAL_X, 1, 0, 0),
-        plain(RETURN, 0, 0, 0),
-        plain(RETURN, 0, 0, u32::MAX),
+        Instruction { if_true: 1, ..plain(IF_EQUAL_X, 0) },
+        plain(RETURN, 0),
+        plain(RETURN, u32::MAX),
         // The process whose uid changed.
         load(16 + 4),
     ];
@@ -142,8 +116,8 @@ pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
         program.push(is(*pid, after, 0));
         after = after.saturating_sub(1);
     }
-    program.push(plain(RETURN, 0, 0, u32::MAX));
-    program.push(plain(RETURN, 0, 0, 0));
+    program.push(plain(RETURN, u32::MAX));
+    program.push(plain(RETURN, 0));
     program
 }
 
@@ -205,6 +179,7 @@ pub fn decode(payload: &[u8]) -> Option<ProcEvent> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket_filter::passes;
     use super::*;
 
     fn event(what: u32, fields: &[u32]) -> Vec<u8> {
@@ -262,27 +237,6 @@ mod tests {
         // nlmsghdr 16, cn_msg 20, data 4; and the same with `struct proc_input`.
         assert_eq!(subscribe().len(), 40);
         assert_eq!(subscribe()[..4], 40_u32.to_ne_bytes());
-    }
-
-    /// What the kernel does with a filter (net/core/filter.c), as far as ours goes.
-    fn passes(program: &[Instruction], message: &[u8]) -> bool {
-        let (mut a, mut x, mut at) = (0, 0, 0);
-        loop {
-            let Instruction { code, if_true, if_false, k } = program[at];
-            at += 1;
-            let jump = |yes: bool| usize::from(if yes { if_true } else { if_false });
-            match code {
-                0x20 => match message.get(k as usize..k as usize + 4) {
-                    Some(word) => a = u32::from_be_bytes(word.try_into().unwrap()),
-                    None => return false,
-                },
-                0x07 => x = a,
-                0x15 => at += jump(a == k),
-                0x1d => at += jump(a == x),
-                0x06 => return k > 0,
-                other => panic!("{other:#x}"),
-            }
-        }
     }
 
     #[test]

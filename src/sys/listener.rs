@@ -14,6 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::route::{SocketError, is, messages, retry};
 use crate::netlink::notice::{Notice, notice};
 use crate::netlink::proc_event::{self, Event, Moment, ProcEvent};
+use crate::netlink::socket_filter::{self, Instruction};
 
 /// Bytes for messages that come while the daemon is busy. Each event takes about 1 kB, and the
 /// kernel doubles the number: that is enough for some seconds of 2,000 forks a second, or for 50 ms
@@ -63,6 +64,13 @@ impl LinkListener {
             listener.socket.add_membership(*group).map_err(SocketError::Open)?;
         }
         Ok(LinkListener(listener))
+    }
+
+    /// From now on nobody is woken up for what the socket with this netlink port does, or asks: the
+    /// kernel tells everybody also what it answers to a question for one qdisc (`tc_get_qdisc`,
+    /// net/sched/sch_api.c).
+    pub fn pass_over(&self, port: u32) -> io::Result<()> {
+        self.0.attach(&socket_filter::of_others_than(port))
     }
 
     /// Calls `each` for all messages that have come, with the netlink port of the socket that made
@@ -132,25 +140,7 @@ impl ProcessListener {
     /// Has the kernel drop all events but forks, changes of uid (but of the processes in `muted`)
     /// and, with `exec`, programs run.
     pub fn narrow(&self, exec: bool, muted: &[u32]) -> io::Result<()> {
-        let mut program: Vec<libc::sock_filter> = proc_event::filter(exec, muted)
-            .into_iter()
-            .map(|it| libc::sock_filter { code: it.code, jt: it.if_true, jf: it.if_false, k: it.k })
-            .collect();
-        let filter = libc::sock_fprog {
-            len: u16::try_from(program.len()).unwrap_or(u16::MAX),
-            filter: program.as_mut_ptr(),
-        };
-        // SAFETY: the kernel copies the `len` instructions at `filter` and keeps no pointer.
-        let result = unsafe {
-            libc::setsockopt(
-                self.listener.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                std::ptr::from_ref(&filter).cast(),
-                libc::socklen_t::try_from(size_of_val(&filter)).unwrap_or(0),
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        self.listener.attach(&proc_event::filter(exec, muted))
     }
 
     /// A moment by both clocks.
@@ -196,6 +186,29 @@ impl Listener {
                 .map_err(|errno| SocketError::Open(errno.into()))?;
         }
         Ok(Listener { socket, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// Has the kernel drop what the filter does not pass.
+    fn attach(&self, filter: &[Instruction]) -> io::Result<()> {
+        let mut program: Vec<libc::sock_filter> = filter
+            .iter()
+            .map(|it| libc::sock_filter { code: it.code, jt: it.if_true, jf: it.if_false, k: it.k })
+            .collect();
+        let filter = libc::sock_fprog {
+            len: u16::try_from(program.len()).unwrap_or(u16::MAX),
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: the kernel copies the `len` instructions at `filter` and keeps no pointer.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                std::ptr::from_ref(&filter).cast(),
+                libc::socklen_t::try_from(size_of_val(&filter)).unwrap_or(0),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), SocketError> {

@@ -9,6 +9,11 @@ pub fn would_load(module: &str) -> bool {
     Modules::of(Path::new("/")).would_load(module)
 }
 
+/// Whether the kernel has loaded a module. Of what is built in it may not say.
+pub fn is_loaded(module: &str) -> bool {
+    Path::new("/sys/module").join(module).exists()
+}
+
 /// The kernel's modules: those that are loaded, built in, or on disk for the running release.
 pub(super) struct Modules<'h> {
     host: &'h Path,

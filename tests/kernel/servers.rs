@@ -164,7 +164,7 @@ fn a_map_that_somebody_has_changed_is_mended() {
     let name = run("tc filter show dev ifb-up0 parent 1:");
     let id = name.split_whitespace().find_map(|word| word.strip_prefix("servers="));
     let id: u32 = id.and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{name}"));
-    let map = shaper::sys::bpf::ServerMap::open(id).expect("the map");
+    let mut map = shaper::sys::bpf::ServerMap::open(id).expect("the map");
     map.fill(&std::collections::BTreeMap::new()).expect("emptied");
     has_all(&sent_to(&mut world, Family::V4, 7_000), "1:fffe");
     apply(POLICY);

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod filters;
+mod notices;
 mod tables;
 mod tree;
 

@@ -20,6 +20,7 @@ use super::event::Event;
 use super::links;
 use super::names::LIMIT;
 use super::refusal::CannotGoOn;
+use super::rounds::is_time;
 use super::settings::Settings;
 use super::shaping::Found;
 use crate::accounts::asking::Asking;
@@ -109,11 +110,16 @@ impl Sources {
             inode: kernel.netns,
             due: Instant::now(),
         };
+        let links = LinkListener::open().map_err(CannotGoOn::Links)?;
+        let own_port = kernel.netlink.port();
+        if let Err(error) = links.pass_over(own_port) {
+            log::debug!("what this daemon asks wakes it up once more: {error}");
+        }
         Ok(Sources {
             signals: Signals::open().map_err(CannotGoOn::Signals)?,
             processes,
-            links: LinkListener::open().map_err(CannotGoOn::Links)?,
-            own_port: kernel.netlink.port(),
+            links,
+            own_port,
             proc_root: kernel.proc_root.clone(),
             file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
             subuid: subuid.ok(),
@@ -168,8 +174,8 @@ impl Sources {
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
         let named = self.name.as_ref().map(|name| name.due);
-        let own = [asking.map(Asking::due), named, engines.map(Asking::due)];
-        let until = own.into_iter().flatten().fold(by, Instant::min);
+        let own = [asking.map(Asking::due), engines.map(Asking::due)];
+        let until = own.into_iter().chain([named]).flatten().fold(by, Instant::min);
         // Rounded up to milliseconds, so that poll(2) does not return before the time.
         let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
         let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
@@ -186,12 +192,13 @@ impl Sources {
                 // Processes that wait to be placed go first.
                 Source::Processes => told || is_over(Some(by)),
                 Source::Nss => told || is_over(own[0]),
-                Source::Engines => told || is_over(own[2]),
+                Source::Engines => told || is_over(own[1]),
                 _ => told,
             };
             self.ready.extend(is_ready.then_some(*source));
         }
-        self.ready.extend(is_over(own[1]).then_some(Source::Namespace));
+        let is_named = named.is_some_and(|due| is_time(due, now));
+        self.ready.extend(is_named.then_some(Source::Namespace));
         self.ready.push_back(Source::Time);
         Ok(())
     }

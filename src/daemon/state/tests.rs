@@ -1,5 +1,6 @@
-//! The daemon's state, from event to event, without a kernel: a login is placed and has a class
-//! made, signals and the end of the namespace are obeyed, and the outcome of an apply is in force.
+//! The daemon's state, from event to event, without a kernel.
+
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

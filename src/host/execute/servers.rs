@@ -21,7 +21,8 @@ pub(super) fn open(kernel: &mut Kernel) -> io::Result<&ServerMap> {
 }
 
 /// Looks which sockets are bound, and writes whose they are for the programs that find flows. Does
-/// nothing where there is no such program. Bad entries are mended.
+/// nothing where there is no such program. What others have written there is mended, soon
+/// ([`ServerMap::fill`]).
 ///
 /// # Errors
 /// A list that cannot be read, or a map that cannot be written.
@@ -30,7 +31,7 @@ pub fn refresh_servers(kernel: &mut Kernel) -> Result<(), ObserveError> {
         return Ok(());
     }
     let wanted = observe::servers(kernel)?;
-    let Some(map) = &kernel.servers else { return Ok(()) };
+    let Some(map) = &mut kernel.servers else { return Ok(()) };
     let write = |source| ObserveError::Read { path: "BPF map of bound sockets".into(), source };
     let changed = map.fill(&wanted).map_err(write)?;
     if changed > 0 {

@@ -103,10 +103,11 @@ pub fn indexes<'n>(
 /// # Errors
 /// The netlink socket failed, or a list was refused.
 pub fn beside(
+    kernel: &mut Kernel,
     facts: &mut Facts,
     is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
 ) -> Result<(), SocketError> {
-    facts.firewalls = firewalls()?;
+    facts.firewalls = firewalls(kernel)?;
     for (name, link) in facts.links.iter().filter(|(name, link)| is_asked(name, link)) {
         for side in [Direction::Ingress, Direction::Egress] {
             let found = match bpf::tcx(link.ifindex, side) {
@@ -133,18 +134,18 @@ pub fn beside(
 /// # Errors
 /// The netlink socket failed, or a list was refused.
 pub fn beside_again(
-    netlink: &mut Netlink,
+    kernel: &mut Kernel,
     facts: &mut Facts,
     is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
 ) -> Result<(), SocketError> {
     for (name, link) in facts.links.iter().filter(|(name, link)| is_asked(name, link)) {
-        let device = netlink.get(&dump::link(link.ifindex), decode::link)?.ok().flatten();
+        let device = kernel.netlink.get(&dump::link(link.ifindex), decode::link)?.ok().flatten();
         let xdp = device.and_then(|device| device.generic_xdp).map(Beside::GenericXdp);
         let known = facts.beside.remove(name).unwrap_or_default().into_iter();
         let filters = known.filter(|it| matches!(it, Beside::Filter { .. }));
         facts.beside.insert(name.clone(), xdp.into_iter().chain(filters).collect());
     }
-    beside(facts, is_asked)
+    beside(kernel, facts, is_asked)
 }
 
 /// Less than this a link may have received without a connection that lasts: neighbours, name
@@ -178,19 +179,24 @@ pub fn busy(
     Ok(())
 }
 
+/// The module.
+const NFTABLES: &str = "nf_tables";
+
 /// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
 /// nftables, or has still to load it: no question of ours is why it does.
 ///
 /// # Errors
 /// The netlink socket failed, or a list was refused.
-pub fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
+pub fn firewalls(kernel: &mut Kernel) -> Result<BTreeMap<LinkName, String>, SocketError> {
     let listed = || -> Result<Vec<AtIngress>, SocketError> {
         let mut netlink = Netlink::for_nftables()?;
         let mut found = netlink.dump(&nftables::chains(), nftables::at_ingress)?;
         found.extend(netlink.dump(&nftables::flowtables(), nftables::at_ingress)?);
         Ok(found)
     };
-    if modules::would_load("nf_tables") {
+    let mut would_load =
+        || *kernel.would_load_nftables.get_or_insert_with(|| modules::would_load(NFTABLES));
+    if !modules::is_loaded(NFTABLES) && would_load() {
         return Ok(BTreeMap::new());
     }
     let found = match listed() {

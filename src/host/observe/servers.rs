@@ -95,15 +95,22 @@ pub(super) fn list<T>(
     if kernel.unlisted.contains(&(family, transport)) {
         return Ok(Vec::new());
     }
-    // A socket for each list: a refused one must not take the next along.
-    let mut netlink = Netlink::for_sockets()?;
+    let mut netlink = match kernel.of_sockets.take() {
+        Some(netlink) => netlink,
+        None => Netlink::for_sockets()?,
+    };
     match netlink.dump(question, decode) {
+        // A refused list must not take the next along, so that has another socket.
+        Ok(listed) => {
+            kernel.of_sockets = Some(netlink);
+            Ok(listed)
+        }
         Err(error) if error.is_not_supported() => {
             debug!("the {family:?} {transport:?} sockets: {error}");
             kernel.unlisted.insert((family, transport));
             Ok(Vec::new())
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }
 

@@ -2,7 +2,9 @@
 //! no other link for them.
 
 use super::*;
+use crate::quota::{Account, Bucket, Traffic};
 use crate::times::Timestamp;
+use crate::tree::{Group, Key, Owner};
 
 /// A kernel whose third links are slower than ann's limits.
 fn many() -> Observation {
@@ -68,6 +70,38 @@ fn what_a_trial_finds_is_known_until_something_differs() {
     seen.facts.links.retain(|_, link| link.speed != "10mbit".parse().ok());
     assert!(means(&intent, &seen, &mut tried).passed_over.is_empty());
     assert_eq!(tried.made, 6, "all are fit");
+}
+
+/// Every third link is too slow, whatever is used.
+const METERED: &str = "
+links: {'eth*': 90%}
+groups: {team: {ceil: 100mbit, quota: {month: 1GB, then: {50%: 8mbit, 100%: 1mbit}}}}
+users: {ann: {rate: 15mbit, quota: {12h: 1GB, then: {50%: 8mbit, 100%: 1mbit}}}, bob: {ceil: 5mbit, group: team}}
+";
+
+#[test]
+fn what_is_used_of_quotas_has_no_trial_made_again() {
+    let mut intent = intent(METERED);
+    intent.options.absent_links = true;
+    let (mut seen, mut tried) = (many(), Tried::default());
+    let at = seen.facts.now.as_second();
+    let owners = [
+        Owner::User(Key::new("ann").unwrap()),
+        Owner::Group(Group::Line(Key::new("team").unwrap())),
+    ];
+    let mut ceils = std::collections::BTreeSet::new();
+    for megabytes in [0, 1, 499, 500, 700, 999, 1_000, 5_000] {
+        let sent = megabytes * 1_000_000;
+        let bucket = Bucket { at, traffic: Traffic { sent, received: 0 } };
+        let account = Account::kept(None, vec![bucket], Vec::new());
+        let all = owners.iter().map(|owner| (owner.clone(), account.clone()));
+        seen.facts.used.accounts = std::sync::Arc::new(all.collect());
+        let then = means(&intent, &seen, &mut tried);
+        assert_eq!((then.passed_over.len(), tried.made), (9, 1), "{megabytes} MB");
+        let of_ann = then.model.nodes.iter().find(|node| node.owner == owners[0]).unwrap();
+        ceils.extend(of_ann.limits.iter().flatten().map(|limits| limits.ceil));
+    }
+    assert!(ceils.len() > 2, "steps hold: {ceils:?}");
 }
 
 fn foreign() -> RootQdisc {
