@@ -298,6 +298,7 @@ apply does.")]
         #[arg(value_hint = ValueHint::Username)]
         user: String,
         /// How much more: 50GiB, 1TB
+        #[arg(allow_hyphen_values = true)]
         bytes: String,
         /// Until then, "2026-12-24 23:00" in the host's zone, also beyond the period's end
         #[arg(long, value_name = "TIME")]

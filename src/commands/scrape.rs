@@ -1,5 +1,5 @@
 //! What metrics are made of: a small part of what a report for people needs, since Prometheus asks
-//! again and again. Of who has no quota the policy is not even read.
+//! again and again. Of who has neither windows nor quotas the policy is not even understood.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,14 +8,14 @@ use super::instance::keeper;
 use super::placed::placed;
 use super::{daemon, whom};
 use crate::accounts::{Limit, Question};
-use crate::apply;
+use crate::apply::{self, Look};
 use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, Snapshot};
 use crate::policy;
 use crate::sample::Sample;
-use crate::status::{self, PolicyInForce, Quota, Status, StatusInputs};
+use crate::status::{self, PolicyInForce, Status, StatusInputs};
 use crate::tree::{Claim, Reserved};
 
 /// How long NSS may take from one name to the next.
@@ -44,7 +44,13 @@ impl Scrape {
             inputs.names.extend(names);
         }
         inputs.processes = placed(kernel, &instance, claims, true)?;
-        inputs.quotas = quotas(kernel);
+        if let Some(look) = in_force(kernel) {
+            let (model, facts) = (&look.meaning.model, look.meaning.facts());
+            inputs.limits = status::limits(model, &facts.zones.here);
+            if facts.used.unread.is_none() {
+                inputs.quotas = status::quotas(model, &facts.zones.here);
+            }
+        }
         inputs.policy = instance.policy().map(|note| PolicyInForce {
             by: None,
             file: note.file,
@@ -65,19 +71,14 @@ impl Scrape {
     }
 }
 
-/// What was used of quotas, as the policy in force has them.
-fn quotas(kernel: &Kernel) -> Vec<Quota> {
-    let Ok(file) = daemon::policy_applied(kernel) else { return Vec::new() };
-    let source = apply::texts(&file).ok().filter(policy::may_have_quotas);
-    let policy = source.and_then(|source| policy::read(source).ok());
-    if policy.is_none_or(|policy| policy.quotas().next().is_none()) {
-        return Vec::new();
+/// What the policy in force means now; `None`: it means the same for ever.
+fn in_force(kernel: &Kernel) -> Option<Look> {
+    let file = daemon::policy_applied(kernel).ok()?;
+    let source = apply::texts(&file).ok().filter(policy::may_change)?;
+    let policy = policy::read(source).ok()?;
+    if policy.times.is_empty() && policy.quotas().next().is_none() {
+        return None;
     }
     // By the name of the namespace, too, which the file of what was used is called by.
-    let in_force = |it| whom::in_force(it, Some(&file), BTreeSet::new(), Known::default());
-    let look = kernel.again().ok().and_then(in_force);
-    let known = look.filter(|look| look.meaning.facts().used.unread.is_none());
-    known.map_or_else(Vec::new, |look| {
-        status::quotas(&look.meaning.model, &look.meaning.facts().zones.here)
-    })
+    whom::in_force(kernel.again().ok()?, Some(&file), BTreeSet::new(), Known::default())
 }

@@ -77,7 +77,7 @@ impl<'a> Series<'a> {
             let columns = terminal::size().map_or(USUAL.columns, |(_, columns)| columns);
             let output = match json {
                 true => Output::json(&serde_json::to_string(status).map_err(Failure::refused)?),
-                false => Output::text(status::live_table(status, columns)),
+                false => Output::text(status::top_table(status, columns)),
             };
             let passed = self.has_passed();
             let output = Output { status: if passed { PASSED } else { 0 }, ..output };

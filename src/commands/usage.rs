@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::here;
 use crate::ledger;
+use crate::policy::for_volume;
 use crate::quota::{Grant, Period, VolumeError, volume};
 use crate::status::{self, Quota, Told, usage_table};
 use crate::text::{Foreign, shown};
@@ -35,6 +36,10 @@ enum UsageError {
     NoPeriod(String, String),
     #[error("a grant of 0 changes nothing; write for example `10GiB`")]
     Nothing,
+    #[error(
+        "a grant only adds, and `{0}` is less than nothing; what was granted by mistake counts until its period ends, and a lower `quota` in the policy makes up for it"
+    )]
+    Negative(Foreign),
     #[error("`{0}` is over already; write a later moment, or leave --until out")]
     Over(Foreign),
     #[error("nothing is shaped here")]
@@ -269,6 +274,13 @@ pub(super) fn grant(
     let bytes = match volume(bytes) {
         Ok(bytes) => bytes,
         Err(VolumeError::Zero) => return Err(UsageError::Nothing.into()),
+        Err(VolumeError::NotANumber(text)) if text.starts_with('-') => {
+            return Err(UsageError::Negative(text.as_str().into()).into());
+        }
+        Err(error @ (VolumeError::NotANumber(_) | VolumeError::UnknownUnit(_))) => {
+            let cure = for_volume(bytes).map(|cure| format!("; {cure}"));
+            return Err(Failure::Usage(format!("{error}{}", cure.unwrap_or_default())));
+        }
         Err(error) => return Err(Failure::Usage(error.to_string())),
     };
     let ends = until.map(moment).transpose()?;

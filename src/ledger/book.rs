@@ -49,7 +49,7 @@ pub struct Book {
     pub accounts: Arc<BTreeMap<Owner, Account>>,
     /// When the book was begun, in seconds of Unix time. A clock that shows less is wrong.
     pub(super) born: Option<i64>,
-    /// The latest beginning of a bucket.
+    /// Where the bucket begins into which was counted last.
     pub(super) latest: i64,
     /// The epoch of the readings; empty: no counters were read yet.
     pub(super) epoch: String,
@@ -68,8 +68,11 @@ pub(super) struct Added {
     pub classes: BTreeSet<Class>,
     /// Owners whose uid has another account's name by now.
     pub renamed: BTreeMap<Owner, String>,
-    /// The book begins with it: what classes made from now on count is somebody's use.
+    /// To be written although nobody has sent anything: the book begins with it, so that what
+    /// classes made from now on count is somebody's use, or the clock was set back.
     pub begins: bool,
+    /// What was counted before has another time now, which no record says.
+    pub dated: bool,
 }
 
 impl Book {
@@ -129,13 +132,10 @@ impl Book {
         counted: &BTreeMap<Owner, Option<String>>,
     ) -> Added {
         let mut added = Added::default();
-        self.born.get_or_insert(moment.time.as_second());
-        if moment.is_right {
-            // Begun while the clock ran ahead. What was dated then is dated now, below.
-            self.be_born(moment.time.as_second());
-        }
+        let second = moment.time.as_second();
+        let ran_ahead = moment.is_right && self.born.is_some_and(|born| born > second);
+        self.be_born(if moment.is_right { second } else { self.born.unwrap_or(second) });
         let is_first = self.epoch.is_empty();
-        added.begins = is_first;
         if self.epoch != moment.epoch {
             added.classes.extend(self.last.keys());
             self.last.clear();
@@ -144,10 +144,14 @@ impl Book {
         let now = self.time(moment);
         let at = slots.begin(now);
         self.take_names(counted, &mut added);
-        if at < self.latest {
-            // The clock was set back.
-            self.accounts_mut().values_mut().for_each(|account| account.fold(at));
-        }
+        added.dated = if ran_ahead {
+            self.date_back(now.as_second(), at)
+        } else {
+            // A clock that was set back goes on to another day, and nobody has set it right again.
+            let before = if self.latest == 0 { at } else { self.latest };
+            slots.day(now) > self.latest && self.date_back(now.as_second(), before)
+        };
+        added.begins = is_first || at < self.latest;
         self.latest = at;
         let mut last = BTreeMap::new();
         for reading in readings {
@@ -178,6 +182,20 @@ impl Book {
             self.add((owner, *at), *traffic, slots, now.as_second());
         }
         added
+    }
+
+    /// What was counted, or granted, with a later time than now is dated `at`. Whether there was
+    /// anything.
+    fn date_back(&mut self, now: i64, at: i64) -> bool {
+        let is_later = |account: &Account| {
+            account.buckets().last().is_some_and(|bucket| bucket.at > now)
+                || account.grants.iter().any(|grant| grant.at > now)
+        };
+        if !self.accounts.values().any(is_later) {
+            return false;
+        }
+        self.accounts_mut().values_mut().for_each(|account| account.date_back(now, at));
+        true
     }
 
     /// The book was begun at this second, or before.

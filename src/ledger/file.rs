@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Added, Book, Moment, Reading};
 use super::contents::{Contents, LedgerError, title};
-use super::place::{before, make_folder, open, write_whole};
+use super::place::{before, make_folder, open, rest, write_whole};
 use super::record::{Record, frame, unframe};
 use crate::quota::{Grant, Slots};
 use crate::text::shown;
@@ -133,6 +133,7 @@ impl Ledger {
         self.unwritten.classes.extend(added.classes);
         self.unwritten.renamed.extend(added.renamed);
         self.unwritten.begins |= added.begins;
+        self.unwritten.dated |= added.dated;
     }
 
     /// Nobody has a quota any more: what is counted from now on is nobody's use. Writes that down.
@@ -155,6 +156,9 @@ impl Ledger {
         self.locked(|ledger| {
             if ledger.unwritten == Added::default() {
                 return Ok(());
+            }
+            if ledger.unwritten.dated {
+                return ledger.write_anew();
             }
             let record = ledger.count_record();
             ledger.append(&frame(&record))?;
@@ -243,7 +247,7 @@ impl Ledger {
     /// What was counted, as a record.
     fn count_record(&self) -> Record {
         let Book { born, latest, epoch, last, .. } = &self.book;
-        let Added { traffic, classes, renamed, begins: _ } = &self.unwritten;
+        let Added { traffic, classes, renamed, .. } = &self.unwritten;
         let traffic = traffic.iter().map(|((owner, at), it)| (owner.clone(), *at, *it));
         Record::Count {
             born: born.unwrap_or(*latest),
@@ -325,9 +329,7 @@ impl Ledger {
         if self.length == 0 {
             return self.load();
         }
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(self.length)).map_err(&io)?;
-        self.file.read_to_end(&mut bytes).map_err(&io)?;
+        let bytes = rest(&mut self.file, self.length).map_err(&io)?;
         let mut at = 0;
         let mut changes = Vec::new();
         while let Some((record, length)) = bytes.get(at..).and_then(unframe) {
@@ -349,9 +351,7 @@ impl Ledger {
     /// end, and a damaged file is replaced.
     fn load(&mut self) -> Result<Option<String>, LedgerError> {
         let io = self.io("read");
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(&io)?;
-        self.file.read_to_end(&mut bytes).map_err(&io)?;
+        let bytes = rest(&mut self.file, 0).map_err(&io)?;
         let Contents { book, end, damaged, is_short } = Contents::of(&bytes, &self.path)?;
         self.unwritten = Added::default();
         self.book = book;

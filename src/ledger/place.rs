@@ -1,9 +1,17 @@
 //! Where the file is, and how it is opened and made.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::units::Bytes;
+
+/// No file of use is longer: one of fifty thousand users, each with several rolling periods, is not
+/// half of it.
+const LONGEST: u64 = 1 << 30;
 
 /// The folder, which `SHAPER_STATE` may name. Not `STATE_DIRECTORY` (systemd.exec(5)): whoever
 /// grants more from another service has that service's.
@@ -41,6 +49,11 @@ pub(super) fn open(path: &Path, beginning: impl FnOnce() -> Vec<u8>) -> io::Resu
         file => file?,
     };
     let file = plain(file)?;
+    // A backup that was put back by hand may be anybody's, who could write there what he likes.
+    let own = geteuid().as_raw();
+    if file.metadata()?.uid() != own {
+        fchown(&file, Some(own), None)?;
+    }
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
@@ -61,15 +74,33 @@ pub(super) fn before(path: &Path, word: &str) -> PathBuf {
 /// All bytes of the file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    rest(&mut plain(file)?, 0)
+}
+
+/// All bytes of an open file from this one on.
+pub(super) fn rest(file: &mut File, begin: u64) -> io::Result<Vec<u8>> {
+    // It may have grown since it was opened.
+    is_readable(file)?;
     let mut bytes = Vec::new();
-    plain(file)?.read_to_end(&mut bytes)?;
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// A pipe would be waited for.
+/// A pipe would be waited for, and a file of any length would take as much memory.
 fn plain(file: File) -> io::Result<File> {
-    match file.metadata()?.is_file() {
-        true => Ok(file),
+    is_readable(&file)?;
+    Ok(file)
+}
+
+fn is_readable(file: &File) -> io::Result<()> {
+    let found = file.metadata()?;
+    match found.is_file() {
+        true if found.len() <= LONGEST => Ok(()),
+        true => Err(io::Error::other(format!(
+            "it has {}, more than the use of any host; move it away",
+            Bytes(found.len()).to_volume()
+        ))),
         false => Err(io::Error::other("it is no plain file; move it away")),
     }
 }

@@ -52,9 +52,6 @@ impl Book {
             }
             Record::Count { born, latest, epoch, renamed, traffic, readings } => {
                 self.be_born(born);
-                if latest < self.latest {
-                    self.accounts_mut().values_mut().for_each(|account| account.fold(latest));
-                }
                 self.latest = latest;
                 if self.epoch != epoch {
                     self.last.clear();

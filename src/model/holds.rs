@@ -34,6 +34,17 @@ pub enum By {
     Quota,
 }
 
+impl By {
+    /// As documents and metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            By::Ceil => "ceil",
+            By::When => "when",
+            By::Quota => "quota",
+        }
+    }
+}
+
 /// Whose limit a class has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LimitOf {

@@ -25,6 +25,11 @@ fn number_and_word(text: &str) -> Option<(String, String)> {
     is_number.then(|| (number.to_string(), word.trim().to_string()))
 }
 
+/// What to write instead of a text that is no volume; `None`: the error says it.
+pub fn for_volume(text: &str) -> Option<String> {
+    volume_for(text, "").filter(|cure| !cure.is_empty())
+}
+
 /// Instead of a text that is no volume; `None`: the error says it. `without`: what to do instead of
 /// writing that there is none.
 pub(super) fn volume_for(text: &str, without: &str) -> Option<String> {

@@ -27,6 +27,7 @@ mod tests;
 mod times;
 mod yaml;
 
+pub use cures::for_volume;
 pub use diagnostic::{Diagnostic, Kind, Report, Severity};
 pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use document::LAST_PRIO;
@@ -39,7 +40,7 @@ pub use lookups::Lookups;
 pub use packets::protocol;
 pub use pattern::Pattern;
 pub use quota_line::QuotaLine;
-pub use quotas::may_have_quotas;
+pub use quotas::may_change;
 pub(crate) use scalars::LAST_UID;
 pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;

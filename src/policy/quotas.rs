@@ -22,10 +22,11 @@ const EXAMPLE: &str = "`quota: {month: 1TB, then: 10mbit}`";
 const WITHOUT: &str = "leave the quota out: without one nothing is counted";
 const STEPS: &str = "`then: {75%: 500mbit, 100%: 10mbit}`";
 
-/// Whether a text can have a quota, which takes a small part of reading it: YAML has the letters of
-/// a key as they are, or with a backslash before each that is escaped.
-pub fn may_have_quotas(source: &Source) -> bool {
-    source.text.contains("quota") || source.text.contains('\\')
+/// Whether limits can change without a change of the text, by a quota or a window. Asking takes a
+/// small part of reading it: YAML has the letters of a key as they are, or with a backslash before
+/// each that is escaped.
+pub fn may_change(source: &Source) -> bool {
+    ["quota", "times", "\\"].into_iter().any(|it| source.text.contains(it))
 }
 
 /// One quota, or a list of them.

@@ -110,6 +110,14 @@ impl Slots {
         days.chain(rolling).max().unwrap_or_else(|| slot(now, 24 * 60 * 60 * SLOTS))
     }
 
+    /// Where the last of the quotas' days begins that has begun by this moment.
+    pub fn day(&self, moment: Timestamp) -> i64 {
+        let utc = [TimeZone::UTC];
+        let zones = if self.zones.is_empty() { &utc[..] } else { &self.zones };
+        let days = zones.iter().map(|zone| Period::Day.window(moment, zone).begin.as_second());
+        days.max().unwrap_or_default()
+    }
+
     /// Whether two buckets need not be told apart at this moment.
     fn are_one(&self, [one, other]: [i64; 2], now: i64) -> bool {
         let moment = |at: i64| Timestamp::from_second(at).unwrap_or(Timestamp::MIN);
@@ -166,29 +174,24 @@ impl Account {
     }
 
     /// Adds what was counted by now, into the bucket that begins at `at`. What has a later time was
-    /// counted before a clock was set back, and becomes part of this bucket: so it is counted once,
-    /// and no period begins anew for it.
+    /// counted before a clock was set back. It keeps that time: the clock may be set right again.
     pub fn count(&mut self, at: i64, traffic: Traffic) {
-        self.fold(at);
-        match self.buckets.last_mut().filter(|last| last.at == at) {
-            Some(last) => last.traffic = last.traffic.plus(traffic),
-            None => self.buckets.push(Bucket { at, traffic }),
+        match self.buckets.binary_search_by_key(&at, |bucket| bucket.at) {
+            Ok(place) => {
+                let bucket = &mut self.buckets[place];
+                bucket.traffic = bucket.traffic.plus(traffic);
+            }
+            Err(place) => self.buckets.insert(place, Bucket { at, traffic }),
         }
     }
 
-    /// What was counted, or granted, with a later time than `at` is dated `at`.
-    pub fn fold(&mut self, at: i64) {
-        self.grants.iter_mut().for_each(|grant| grant.at = grant.at.min(at));
-        let earlier = self.buckets.partition_point(|bucket| bucket.at <= at);
-        let later = self.buckets.split_off(earlier);
-        let together = later.iter().fold(Traffic::default(), |sum, it| sum.plus(it.traffic));
-        if later.is_empty() {
-            return;
-        }
-        match self.buckets.last_mut().filter(|last| last.at == at) {
-            Some(last) => last.traffic = last.traffic.plus(together),
-            None => self.buckets.push(Bucket { at, traffic: together }),
-        }
+    /// What was counted, or granted, with a later time than `now` is dated `at`, which is no later
+    /// time.
+    pub fn date_back(&mut self, now: i64, at: i64) {
+        let later = self.grants.iter_mut().filter(|grant| grant.at > now);
+        later.for_each(|grant| grant.at = at);
+        let later = self.buckets.split_off(self.buckets.partition_point(|it| it.at <= now));
+        later.iter().for_each(|bucket| self.count(at, bucket.traffic));
     }
 
     /// Makes fewer buckets of many: joins those that no quota tells apart any more, and drops the

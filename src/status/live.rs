@@ -138,7 +138,7 @@ impl<'a> Table<'a> {
 }
 
 /// The whole table, none of its lines wider than `wide` columns of a terminal.
-pub fn live_table(status: &Status, wide: usize) -> String {
+pub(super) fn live_table(status: &Status, wide: usize) -> String {
     if status.links.is_empty() {
         return "nothing is shaped here; `shaper apply` does it\n".to_string();
     }

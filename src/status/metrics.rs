@@ -6,9 +6,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use super::limit::Limit;
 use super::quota::Quota;
 use super::report::{ClassNumbers, Link, Status, User};
 use crate::sample::{Ledger, Upkeep, Whose};
+use crate::times::Timestamp;
 use crate::tree::{Counters, Direction, LinkName, Owner, Port, Reserved};
 
 /// How metrics are spelled.
@@ -100,6 +102,7 @@ struct Series<'a> {
     /// The total of its owner.
     total: Counters,
     class: &'a ClassNumbers,
+    limit: Option<&'a Limit>,
     processes: Option<usize>,
 }
 
@@ -170,6 +173,7 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
                 source: user.source,
                 total,
                 class: &user.class,
+                limit: user.limit.as_ref(),
                 processes: (user.source != "class").then_some(user.processes),
             });
         }
@@ -187,6 +191,7 @@ fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Se
                 source: name,
                 total: total(whose),
                 class: &pool.class,
+                limit: None,
                 processes: None,
             });
         }
@@ -248,6 +253,25 @@ fn classes(page: &mut Page, series: &[Series<'_>]) {
         ([&it.labels, ",", &classid, ",", &group, ",", &source].concat(), 1)
     });
     page.family("shaper_class_info", "Which class a user has.", info);
+    let held = series.iter().filter_map(|it| Some((it.labels.as_str(), it.limit?)));
+    limits(page, "shaper_class", &held.collect::<Vec<_>>());
+}
+
+/// Which windows and quotas give classes, or links, their limits now, why, and until when.
+fn limits(page: &mut Page, of: &str, held: &[(&str, &Limit)]) {
+    let info = held.iter().filter_map(|(labels, limit)| {
+        let why = label("why", limit.why.as_deref()?);
+        let (by, whose) = (limit.by.as_str(), limit.of.as_deref().unwrap_or_default());
+        Some(([labels, ",", &label("by", by), ",", &why, ",", &label("of", whose)].concat(), 1))
+    });
+    let help = "Which window or quota gives the limit in force; `of`: of whom above.";
+    page.family(&format!("{of}_limit_info"), help, info);
+    let until = held.iter().filter_map(|(labels, limit)| {
+        let until: Timestamp = limit.until.as_ref()?.parse().ok()?;
+        Some((*labels, u64::try_from(until.as_second()).ok()?))
+    });
+    let help = "Until when the limit in force is the same, unless more is used of a quota.";
+    page.family(&format!("{of}_limit_until_timestamp_seconds"), help, until);
 }
 
 /// What all of a link have together. A sum over the classes is the same but for retired classes
@@ -263,6 +287,10 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
     page.family("shaper_link_sent_bytes_total", "Bytes sent below the link's limit.", sent);
     let rates = status.links.iter().map(|link| (way(link), link.rate_bit / 8));
     page.family("shaper_link_rate_bytes_per_second", "The link's limit.", rates);
+    let held = ports.iter().filter_map(|(link, _)| Some((way(link), link.limit.as_ref()?)));
+    let held: Vec<_> = held.collect();
+    let held: Vec<_> = held.iter().map(|(way, limit)| (way.as_str(), *limit)).collect();
+    limits(page, "shaper_link", &held);
     let default = total(Whose::Default, |it| it.sent_bytes);
     page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", default);
     let direct = total(Whose::Direct, |it| it.sent_packets);
@@ -276,7 +304,7 @@ fn quotas(page: &mut Page, status: &Status) {
         owners.entry(&quota.user).or_default().insert(&quota.owner);
     }
     let is_twice = |name: &str| owners.get(name).is_some_and(|owners| owners.len() > 1);
-    let samples = |of: fn(&Quota) -> u64| -> Vec<(String, u64)> {
+    let samples = |of: fn(&Quota) -> Option<u64>| -> Vec<(String, u64)> {
         let labels = |quota: &Quota| {
             // As of classes: each series has one owner.
             let name = match quota.owner {
@@ -288,12 +316,15 @@ fn quotas(page: &mut Page, status: &Status) {
                 (label("period", &quota.period), label("counts", quota.counts.as_str()));
             [whose, period, counts].join(",")
         };
-        status.quotas.iter().map(|quota| (labels(quota), of(quota))).collect()
+        status.quotas.iter().filter_map(|quota| Some((labels(quota), of(quota)?))).collect()
     };
     let used = "Bytes used of the quota in its period.";
-    page.family("shaper_quota_used_bytes", used, samples(|it| it.used_bytes));
+    page.family("shaper_quota_used_bytes", used, samples(|it| Some(it.used_bytes)));
     let limit = "The quota's volume, with what was granted.";
-    page.family("shaper_quota_limit_bytes", limit, samples(|it| it.limit_bytes));
+    page.family("shaper_quota_limit_bytes", limit, samples(|it| Some(it.limit_bytes)));
+    let cap = "The cap that the quota sets now, where it sets one.";
+    let ceil = samples(|it| it.ceil_bit.map(|ceil| ceil / 8));
+    page.family("shaper_quota_ceil_bytes_per_second", cap, ceil);
 }
 
 /// What daemons have done since the machine started.
@@ -312,9 +343,9 @@ fn daemon(page: &mut Page, status: &Status, upkeep: &Upkeep) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::By;
     use crate::sample::Deed;
     use crate::status::tests::busy;
-    use crate::times::Timestamp;
     use std::time::Duration;
 
     #[test]
@@ -393,5 +424,43 @@ mod tests {
         assert_eq!(unique.len(), names.count(), "{text}");
         let few = metrics(&status, (&ledger, None), Some(1), Format::Prometheus);
         assert_eq!(few.matches("shaper_class_sent_bytes_total{").count(), 2 + 2, "{few}");
+    }
+
+    #[test]
+    fn which_limit_holds_is_said_with_its_reason_and_end() {
+        let (mut status, until) = (busy(), Some("2026-11-29T06:00:00+01:00".to_string()));
+        let limit = |by, why: Option<&str>, of: Option<&str>| {
+            let [why, of] = [why, of].map(|it| it.map(str::to_string));
+            Some(Limit { by, why, of, until: until.clone() })
+        };
+        let link = &mut status.links[0];
+        link.users[0].limit = limit(By::Quota, Some("75% of 1TB this month is used"), None);
+        link.users[1].limit = limit(By::When, Some("night"), Some("group staff"));
+        link.users[2].limit = limit(By::Ceil, None, None);
+        link.limit = limit(By::When, Some("night"), None);
+        let text = metrics(&status, (&Ledger::default(), None), None, Format::Prometheus);
+        let samples =
+            text.lines().filter(|line| line.contains("_limit_") && !line.starts_with('#'));
+        let samples: Vec<String> =
+            samples.map(|line| line.replace("link=\"eth0\",direction=\"egress\"", "L")).collect();
+        let user = |user: &str| format!("{{L,user=\"{user}\"");
+        let info = |user: &str, rest: &str| format!("shaper_class_limit_info{user},{rest}}} 1");
+        let end =
+            |user: &str| format!("shaper_class_limit_until_timestamp_seconds{user}}} 1795928400");
+        let [ann, bob, third] =
+            [0, 1, 2].map(|at| user(&status.links[0].users[at].user.replace('\\', "")));
+        let quota = "by=\"quota\",why=\"75% of 1TB this month is used\",of=\"\"";
+        assert_eq!(
+            samples,
+            [
+                info(&ann, quota),
+                info(&bob, "by=\"when\",why=\"night\",of=\"group staff\""),
+                end(&ann),
+                end(&bob),
+                end(&third),
+                "shaper_link_limit_info{L,by=\"when\",why=\"night\",of=\"\"} 1".to_string(),
+                "shaper_link_limit_until_timestamp_seconds{L} 1795928400".to_string(),
+            ]
+        );
     }
 }

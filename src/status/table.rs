@@ -1,12 +1,12 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::cells::Side;
 use super::columns::{LEAST_NAME, Layout, SPACE};
-use super::limit::Limit;
+use super::holding;
 use super::live::live_table;
 use super::quota::quota_lines;
 use super::repaired;
@@ -67,7 +67,9 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     if status.links.is_empty() {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
     }
-    for line in quota_lines(&status.quotas) {
+    // Without rates each link's own table has them.
+    let held = if is_live { holding::lines(status) } else { Vec::new() };
+    for line in held.into_iter().chain(quota_lines(&status.quotas)) {
         text.push_str(&line);
         text.push('\n');
     }
@@ -153,52 +155,15 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
         rows.push(row("(retired)", &retired.classid, &retired.class, dash()));
     }
     text.push_str(&CLASSES.table(rows, wide));
-    limits(link, text);
+    for line in holding::of_link(link) {
+        text.push_str(&format!("  {line}\n"));
+    }
     rules(link, wide, text);
     for sentence in link.beside.iter().chain(&link.warnings) {
         text.push_str(&format!("! {}\n", shown(sentence)));
     }
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
-    }
-}
-
-/// One line for each window, and each quota, that gives somebody his limits now, and whose it is:
-/// until when, and for whom.
-fn limits(link: &Link, text: &mut String) {
-    const MOST: usize = 8;
-    let users = link.users.iter().map(|user| (Some(user.user.clone()), &user.limit));
-    let groups = link.groups.iter().map(|of| (Some(format!("[{}]", of.group)), &of.limit));
-    let mut limits: BTreeMap<(String, [Option<&str>; 2]), Vec<String>> = BTreeMap::new();
-    for (name, limit) in [(None, &link.limit)].into_iter().chain(users).chain(groups) {
-        let Some(limit) = limit else { continue };
-        let Some(what) = limit.what() else { continue };
-        let when = [&limit.until, &limit.of].map(Option::as_deref);
-        limits.entry((what, when)).or_default().extend(name);
-    }
-    let group = |of: &str| of.strip_prefix("group ").unwrap_or(of).to_string();
-    // A group is named together with those below it.
-    let above: Vec<_> = limits.keys().filter(|(_, [_, of])| of.is_some()).cloned().collect();
-    for (what, [until, of]) in above {
-        let name = format!("[{}]", group(of.unwrap_or_default()));
-        limits.entry((what, [until, None])).or_default().retain(|it| *it != name);
-    }
-    for ((what, [until, of]), names) in limits {
-        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
-        let more = match names.len().saturating_sub(MOST) {
-            0 => String::new(),
-            more => format!(", and {more} more"),
-        };
-        let shown_names = names[..names.len().min(MOST)].join(", ");
-        let whom = match of {
-            None if names.is_empty() => continue,
-            None => format!("{shown_names}{more}"),
-            Some(of) if names.is_empty() => of.to_string(),
-            Some(Limit::LINK) => format!("{}, and so for {shown_names}{more}", Limit::LINK),
-            Some(of) => format!("[{}], and so for {shown_names}{more}", group(of)),
-        };
-        let whom = shown(&whom);
-        text.push_str(&format!("  {what} holds{until}, for {whom}\n"));
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::limit::Limit;
 use super::live::Table;
+use super::live::live_table;
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Rule, Status, User};
 use super::rows::{Column, Order};
-use super::{Board, Key, Size, Then, fitted, is_over, keys, live_table, table};
+use super::{Board, Key, Size, Then, fitted, is_over, keys, table};
 use crate::model::By;
 use crate::tree;
 
@@ -425,4 +426,34 @@ fn a_window_of_a_group_or_a_link_is_named_with_those_below() {
 
 fn report_of(link: Link) -> Status {
     Status { interval_ms: None, ..report(vec![link]) }
+}
+
+/// Both directions of a link say a window once, and of several links which one it is of.
+#[test]
+fn what_holds_somebody_is_below_the_table_of_what_goes_now() {
+    let limit = |why: &str| {
+        let (by, until) = (By::Quota, Some("six".to_string()));
+        Some(Limit { by, why: Some(why.to_string()), of: None, until })
+    };
+    let mut status = busy();
+    status.links[0].users[1].limit = limit("1GB today is used");
+    status.links[1].users[0].limit = limit("1GB today is used");
+    let below = |status: &Status| {
+        let text = super::top_table(status, 80);
+        let lines = text.lines().filter(|line| line.contains("the quota"));
+        lines.map(str::to_string).collect::<Vec<_>>()
+    };
+    let line = "the quota (1GB today is used) holds until six, for bob";
+    assert_eq!(below(&status), [line]);
+    let mut board = Board::default();
+    let screen = board.draw(&status, Size { rows: 24, columns: 80 }, false);
+    assert!(screen.iter().any(|it| it == line), "{screen:#?}");
+    assert!(table(&status, 0, None).contains(&format!("{line}\n")));
+    let mut other = status.links[0].clone();
+    other.dev = "eth1".to_string();
+    other.users[1].limit = None;
+    status.links.push(other);
+    assert_eq!(below(&status), [format!("eth0: {line}")]);
+    status.links[2].users[1].limit = limit("1GB today is used");
+    assert_eq!(below(&status), [line]);
 }

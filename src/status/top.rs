@@ -2,7 +2,8 @@
 //! becomes the lines of a screen.
 
 use super::cells::clipped;
-use super::live::Table;
+use super::holding;
+use super::live::{Table, live_table};
 use super::quota::quota_lines;
 use super::report::Status;
 use super::rows::{Column, Order};
@@ -93,6 +94,20 @@ const HELP: [&str; 16] = [
     "any key goes back",
 ];
 
+/// The lines below the table: what holds somebody, until when, and what was used of quotas.
+fn below(status: &Status) -> Vec<String> {
+    let mut lines = holding::lines(status);
+    lines.extend(quota_lines(&status.quotas));
+    lines
+}
+
+/// A screen of `top` as a text, for whoever reads no terminal.
+pub fn top_table(status: &Status, columns: usize) -> String {
+    let mut text = live_table(status, columns);
+    below(status).into_iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+    text
+}
+
 impl Board {
     /// Whether reports are to be left as they are.
     pub fn is_paused(&self) -> bool {
@@ -160,18 +175,18 @@ impl Board {
         }
         let page = rows.saturating_sub(3);
         let table = Table::new(status, &self.order, columns, self.scrolled.saturating_add(page));
-        let quotas = quota_lines(&status.quotas);
+        let below = below(status);
         let emphasis = |line: String| match color {
             true => format!("\x1b[7m{line}\x1b[0m"),
             false => line,
         };
         let mut screen = vec![clipped(&self.first(status), columns), emphasis(table.headings())];
-        (self.page, self.rows) = (page, table.len() + quotas.len());
+        (self.page, self.rows) = (page, table.len() + below.len());
         let begin = self.scrolled.min(self.rows.saturating_sub(self.page));
         let mut page = table.lines(begin..begin + self.page);
-        let quotas = quotas.iter().skip(begin.saturating_sub(table.len()));
-        let quotas = quotas.take(self.page - page.len());
-        page.extend(quotas.map(|line| clipped(line, columns)));
+        let below = below.iter().skip(begin.saturating_sub(table.len()));
+        let below = below.take(self.page - page.len());
+        page.extend(below.map(|line| clipped(line, columns)));
         if status.links.is_empty() {
             page.push("nothing is shaped here; `shaper apply` does it".to_string());
         }

@@ -93,6 +93,21 @@ fn promtool_finds_nothing_wrong() {
     ] {
         assert_eq!(value(&after, sample), 0);
     }
+    // One of the two windows holds, and a limit has an end.
+    let text = "
+version: 1
+times: {first: \"00:00-12:00\", then: \"12:00-24:00\"}
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users: {ann: {ceil: 20mbit, when: {first: 30mbit, then: 40mbit}, quota: {day: 1GiB, then: 1mbit}}}
+";
+    shaper(&format!("apply -q {}", policy(text))).assert().code(0);
+    let changing = metrics("");
+    promtool(&["check", "metrics"], &changing);
+    let anns = "{link=\"up0\",direction=\"egress\",user=\"ann\"";
+    let until = value(&changing, &format!("shaper_class_limit_until_timestamp_seconds{anns}}}"));
+    assert_eq!(until % 60, 0, "{changing}");
+    let info = format!("shaper_class_limit_info{anns},by=\"when\",why=\"");
+    assert!(changing.contains(&info), "{changing}");
     promtool(&["check", "rules", &contrib("shaper.rules.yml")], "");
     promtool(&["test", "rules", &contrib("shaper.rules.test.yml")], "");
     let open = shaper("status --metrics=openmetrics").assert().code(0).stderr("");

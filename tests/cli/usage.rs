@@ -150,6 +150,14 @@ fn what_cannot_be_granted_says_the_cure() {
             "`5` has no unit; write for example `5GiB` (powers of 1024) or `5GB` (powers of 1000)",
         ),
         (
+            "grant ann 1G",
+            "`1G` has an unknown unit; the units are kB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (powers of 1024); write `1GB` (powers of 1000), or `1GiB` (powers of 1024)",
+        ),
+        (
+            "grant ann -5GB",
+            "a grant only adds, and `-5GB` is less than nothing; what was granted by mistake counts until its period ends, and a lower `quota` in the policy makes up for it",
+        ),
+        (
             "grant ann 1GB --until 2001-01-01T00:00:00Z",
             "`2001-01-01T00:00:00Z` is over already; write a later moment, or leave --until out",
         ),

@@ -1,6 +1,9 @@
 //! What would count twice, or never again: lost readings, a clock that ran ahead when a book was
 //! begun, others who keep the file for themselves, another namespace with the same number.
 
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
 use super::*;
 
 /// A file that was written anew after five hundred bytes were counted.
@@ -187,4 +190,63 @@ fn a_file_that_is_emptied_is_said_and_a_pipe_is_not_waited_for() {
     for error in [read(&path).unwrap_err(), Ledger::open(&path).unwrap_err()] {
         assert!(error.to_string().contains("it is no plain file"), "{error}");
     }
+}
+
+/// As of a backup that was put back by hand.
+#[test]
+#[ignore = "changes a file's owner"]
+fn a_file_of_another_account_is_taken_over_needs_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    written_anew(&path);
+    std::os::unix::fs::chown(&path, Some(2_001), None).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let ledger = open_in(&path);
+    assert_eq!(used(ledger.book(), &eve()), 500);
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (0, 0o600));
+}
+
+/// Whoever reads it has no memory for it.
+#[test]
+fn a_file_that_is_longer_than_any_is_neither_read_nor_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    written_anew(&path);
+    let mut daemon = open_in(&path);
+    let long = (1 << 30) + 1;
+    File::options().write(true).open(&path).unwrap().set_len(long).unwrap();
+    count(&mut daemon, &[reading(EVE, eve(), 900)]);
+    for error in
+        [read(&path).unwrap_err(), Ledger::open(&path).unwrap_err(), daemon.write().unwrap_err()]
+    {
+        let said = error.to_string();
+        assert!(said.contains("more than the use of any host; move it away"), "{said}");
+    }
+    assert_eq!(fs::metadata(&path).unwrap().len(), long);
+    // Once it is moved away it counts again.
+    fs::rename(&path, folder.path().join("long")).unwrap();
+    for bytes in [910, 950] {
+        daemon.write().unwrap();
+        count(&mut daemon, &[reading(EVE, eve(), bytes)]);
+    }
+    assert_eq!(used(daemon.book(), &eve()), 40);
+}
+
+/// An administrator may keep it on another disk.
+#[test]
+fn a_link_to_the_file_is_followed_and_one_to_nothing_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (path(folder.path(), "shaper"), folder.path().join("elsewhere"));
+    written_anew(&path);
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let mut ledger = open_in(&path);
+    count(&mut ledger, &[reading(EVE, eve(), 700)]);
+    ledger.write().unwrap();
+    assert_eq!(used(&read(&elsewhere).unwrap(), &eve()), 700);
+    fs::remove_file(&elsewhere).unwrap();
+    let error = Ledger::open(&path).unwrap_err().to_string();
+    assert!(error.contains("open") && error.contains("No such file"), "{error}");
+    assert!(read(&path).is_ok_and(|book| book.accounts.is_empty()));
 }

@@ -1,6 +1,6 @@
 //! A policy of several files: what they say together, and where each mistake is.
 
-use crate::policy::{MAX_BYTES, Policy, Source, may_have_quotas, parse, read};
+use crate::policy::{MAX_BYTES, Policy, Source, may_change, parse, read};
 
 const FIRST: &str = "version: 1\nlinks: {eth0: {rate: 1gbit}}\nusers: {ann: 10mbit}\n";
 
@@ -116,12 +116,13 @@ fn the_limits_of_a_policy_are_for_all_its_files() {
 
 /// However a key is written.
 #[test]
-fn a_text_that_has_a_quota_is_known_by_its_letters() {
+fn a_text_whose_limits_can_change_is_known_by_its_letters() {
     let of = |limits: &str| {
         let text = format!("version: 1\nlinks: {{eth0: 1gbit}}\nusers:\n  ann: {limits}\n");
         let source = Source::new("policy.yaml", &text);
-        let may = may_have_quotas(&source);
-        (may, read(source).unwrap().quotas().next().is_some())
+        let may = may_change(&source);
+        let policy = read(source).unwrap();
+        (may, policy.quotas().next().is_some() || !policy.times.is_empty())
     };
     for limits in [
         "{ceil: 5mbit, quota: {month: 1TB, then: 1mbit}}",
@@ -130,6 +131,8 @@ fn a_text_that_has_a_quota_is_known_by_its_letters() {
         "{ceil: 5mbit, \"\\u0071uota\": {month: 1TB, then: 1mbit}}",
         "{ceil: 5mbit, \"quo\\\n    ta\": {month: 1TB, then: 1mbit}}",
         "\n    ceil: 5mbit\n    ? quota\n    : {month: 1TB, then: 1mbit}",
+        "{ceil: 5mbit}\ntimes: {night: \"22:00-06:00\"}",
+        "{ceil: 5mbit}\n\"t\\u0069mes\": {night: \"22:00-06:00\"}",
     ] {
         assert_eq!(of(limits), (true, true), "{limits}");
     }

@@ -1,0 +1,144 @@
+//! A clock that is set while use is counted, forth and back: no period opens twice, and nothing is
+//! of two months.
+
+use super::*;
+use crate::quota::{Counts, Quota};
+use crate::units::Bytes;
+
+/// Whether who counts has had the file open all the time, as a daemon has, or opens it anew, as
+/// each apply does.
+const WHO: [bool; 2] = [true, false];
+
+/// A ledger to which the clock does something.
+struct Host {
+    folder: tempfile::TempDir,
+    ledger: Ledger,
+    stays: bool,
+    bytes: u64,
+}
+
+impl Host {
+    fn new(stays: bool) -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = open_in(&path(folder.path(), "shaper"));
+        Host { folder, ledger, stays, bytes: 0 }
+    }
+
+    /// Eve sends so much, and then it is counted and written.
+    fn sends(&mut self, bytes: u64, now: &str) {
+        let time: Timestamp = format!("{now}:00Z").parse().unwrap();
+        self.sends_at(bytes, time.as_second());
+    }
+
+    fn sends_at(&mut self, bytes: u64, now: i64) {
+        let path = path(self.folder.path(), "shaper");
+        self.bytes += bytes;
+        if !self.stays {
+            self.ledger = open_in(&path);
+        }
+        self.ledger.count(&[reading(EVE, eve(), self.bytes)], &moment(now), &slots(), &counted());
+        self.ledger.write().unwrap();
+        assert_eq!(read(&path).unwrap(), *self.ledger.book(), "at {now}");
+    }
+
+    /// What eve has used of a month.
+    fn used(&self, now: &str) -> u64 {
+        let now = format!("{now}:00Z").parse().unwrap();
+        let period = Period::Month { starts: 15 };
+        let (steps, counts) = (Vec::new(), Counts::Sent);
+        let month = Quota { period, volume: Bytes(1 << 40), steps, counts, zone: None };
+        let account = self.ledger.book().accounts.get(&eve()).cloned().unwrap_or_default();
+        month.verdict(&account, now, &TimeZone::UTC).used
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_and_right_again_opens_no_month_twice() {
+    for stays in WHO {
+        let mut host = Host::new(stays);
+        host.sends(0, "2026-11-10T12:00");
+        host.sends(30, "2026-12-14T12:00");
+        host.sends(100, "2026-12-20T12:00");
+        assert_eq!(host.used("2026-12-20T12:00"), 100);
+        // Somebody's mistake, or a boot before the time server has answered.
+        host.sends(7, "2026-12-01T12:00");
+        host.sends(5, "2026-12-01T19:00");
+        assert_eq!(host.used("2026-12-01T19:00"), 142, "what has a later time counts too");
+        assert_eq!(host.used("2026-12-20T13:00"), 100);
+        host.sends(3, "2026-12-20T13:00");
+        assert_eq!(host.used("2026-12-20T13:00"), 103);
+        assert_eq!(host.used("2027-01-15T00:00"), 0);
+        // Across the day of reset, by an hour.
+        host.sends(9, "2027-01-15T00:20");
+        host.sends(1, "2027-01-14T23:30");
+        assert_eq!(host.used("2027-01-14T23:30"), 113);
+        host.sends(2, "2027-01-15T00:30");
+        assert_eq!(host.used("2027-01-15T00:30"), 11);
+    }
+}
+
+#[test]
+fn what_was_counted_while_the_clock_ran_ahead_is_of_one_month() {
+    for stays in WHO {
+        let mut host = Host::new(stays);
+        host.sends(0, "2026-11-28T09:00");
+        host.sends(50, "2026-11-28T10:00");
+        let ahead: Timestamp = "2027-03-20T10:00:00Z".parse().unwrap();
+        host.sends(7, "2027-03-20T10:00");
+        let grant = Grant { bytes: 9, at: ahead.as_second(), until: None };
+        host.ledger.grant(eve(), grant).unwrap();
+        host.sends(1, "2026-11-28T11:00");
+        assert_eq!(host.used("2026-11-28T11:00"), 58);
+        // It goes on to another day: nobody sets it forth again.
+        host.sends(2, "2026-11-29T08:00");
+        assert_eq!(host.used("2026-11-29T08:00"), 60);
+        let account = &host.ledger.book().accounts[&eve()];
+        let grants: Vec<i64> = account.grants.iter().map(|grant| grant.at).collect();
+        let day = "2026-11-28T00:00:00Z".parse::<Timestamp>().unwrap().as_second();
+        assert_eq!(grants, [day], "of that month, too");
+        host.sends(4, "2026-12-14T08:00");
+        assert_eq!(host.used("2026-12-14T23:59"), 64);
+        assert_eq!(host.used("2026-12-15T00:00"), 0);
+        assert_eq!(host.used("2027-03-20T11:00"), 0, "nothing is of two months");
+    }
+}
+
+/// What is granted right after midnight, before anything is counted, is of the new day.
+#[test]
+fn a_grant_of_a_day_in_which_nothing_was_counted_yet_is_of_that_day() {
+    let mut host = Host::new(true);
+    host.sends(0, "2026-12-14T12:00");
+    host.sends(5, "2026-12-14T23:59");
+    let at = "2026-12-15T00:01:00Z".parse::<Timestamp>().unwrap().as_second();
+    let grant = Grant { bytes: 9, at, until: None };
+    host.ledger.grant(eve(), grant).unwrap();
+    host.sends(6, "2026-12-15T00:02");
+    assert_eq!(host.ledger.book().accounts[&eve()].grants, [grant]);
+    assert_eq!(host.used("2026-12-15T00:02"), 6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever the clock does, all that was sent is there once, and a clock that goes on for two
+    /// days finds nothing that is later.
+    #[test]
+    fn a_clock_that_jumps_both_ways_loses_and_doubles_nothing(
+        steps in prop::collection::vec((-40_i64 * 86_400..40 * 86_400, 1_u64..1_000), 1..30),
+        stays in any::<bool>(),
+    ) {
+        let mut host = Host::new(stays);
+        // Begun so early that every later time is believed.
+        host.sends_at(0, NOW - 2_000 * 86_400);
+        let (mut now, mut sum) = (NOW, 0);
+        for (step, bytes) in steps.into_iter().chain([(86_400, 3), (86_400, 4)]) {
+            now += step;
+            host.sends_at(bytes, now);
+            sum += bytes;
+            prop_assert_eq!(used(host.ledger.book(), &eve()), sum);
+        }
+        let account = &host.ledger.book().accounts[&eve()];
+        prop_assert!(account.buckets().iter().all(|it| it.at <= now));
+        prop_assert!(account.buckets().is_sorted_by(|a, b| a.at < b.at));
+    }
+}
