@@ -1,7 +1,6 @@
 //! The rounds of a run: look, plan, build, place, tear down, look again; and another look where the
 //! kernel contradicts the one that the plan was made with.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::applied::{Applied, InForce};
@@ -14,16 +13,11 @@ use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::host::execute::{self, Cause, Failed, Gate};
 use crate::host::observe::{self, Directories, ObserveError, Wanted};
-use crate::intent::Meaning;
+use crate::intent::{MOST_ROUNDS, Meaning, Next, Rounds};
 use crate::plan::{Change, Journal, Phase, Plan, Step, Whole, diff};
 use crate::process::{Scan, Seen};
 use crate::sys::signal;
 use crate::tree::{Claim, KernelState, LinkName, Port};
-use crate::units::Minor;
-
-/// The most rounds. A further round follows because a pinned owner waited for a class to become
-/// quiet, or an account logged in meanwhile; after so many somebody else keeps changing things.
-const MAX_ROUNDS: usize = 8;
 
 /// How often the kernel may contradict the look of a moment before.
 const MAX_CONTRADICTIONS: u32 = 5;
@@ -89,9 +83,9 @@ impl Run<'_, '_> {
         mut planned: Option<(Plan, KernelState)>,
     ) -> Result<(), Trouble> {
         self.request.intent.good = look.meaning.good_links();
-        let mut waited_for = BTreeSet::new();
+        let mut rounds = Rounds::default();
         let mut contradictions = 0;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..MOST_ROUNDS {
             let before = self.applied.steps.len();
             let next = match planned.take() {
                 Some(planned) => planned,
@@ -109,34 +103,24 @@ impl Run<'_, '_> {
                 look = self.look_again()?;
                 continue;
             }
-            let freed = self.applied.steps.iter().skip(before).any(|planned| {
-                matches!(planned.step, Step::Claim(Claim::Retired(..), Change::Remove(_)))
-            });
-            let retired = done.claims.keys().filter_map(Claim::retired);
-            let draining = look.meaning.draining.iter().map(|id| id.minor());
-            let pending: BTreeSet<Minor> = retired.chain(draining).collect();
-            // A minor whose class was deleted may be retired once more.
-            waited_for.retain(|minor| pending.contains(minor));
-            if !self.applied.placement.waiting.is_empty() {
-                // Newcomers need classes, also those whose process acts as root again at the next
-                // look (`follow`).
-                let waiting = self.applied.placement.waiting.keys();
-                self.request.intent.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
-                look = self.look()?;
-            } else if let Some(quiet) = self.may.quiet
-                && !pending.is_subset(&waited_for)
-            {
-                waited_for = pending;
-                look = self.wait_for_quiet(quiet, &done)?;
-            } else if freed {
-                // A pinned minor may be free now.
-                look = self.look()?;
-            } else {
-                let netlink = &mut self.session.kernel.netlink;
-                let ifbs =
-                    observe::indexes(netlink, done.ifbs.keys()).map_err(ObserveError::from)?;
-                self.applied.in_force = Some(InForce::new(look.meaning, done, ifbs));
-                break;
+            let waiting = &self.applied.placement.waiting;
+            let (quiet, comes) = (self.may.quiet, !waiting.is_empty());
+            // Newcomers need classes, also those whose process acts as root again at the next
+            // look (`follow`).
+            let newcomers = waiting.keys().filter_map(Claim::comes_and_goes).cloned();
+            self.request.intent.came.extend(newcomers);
+            let steps = self.applied.steps.get(before..).unwrap_or_default();
+            let stands = (&done, &look.meaning.draining);
+            match (rounds.after(steps, stands, (comes, quiet.is_some())), quiet) {
+                (Next::Quiet, Some(quiet)) => look = self.wait_for_quiet(quiet, &done)?,
+                (Next::Quiet, None) | (Next::Look, _) => look = self.look()?,
+                (Next::Done, _) => {
+                    let netlink = &mut self.session.kernel.netlink;
+                    let ifbs =
+                        observe::indexes(netlink, done.ifbs.keys()).map_err(ObserveError::from)?;
+                    self.applied.in_force = Some(InForce::new(look.meaning, done, ifbs));
+                    break;
+                }
             }
         }
         self.applied.messages = self.session.kernel.netlink.changes_sent();

@@ -14,6 +14,10 @@ use crate::status::Told;
 use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
+/// That the file says nothing of what is told.
+pub(super) const ALL_THERE_IS: &str =
+    "this is what the kernel has: the policy is refused, or cannot be read";
+
 /// What is for root alone to see.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForRoot {

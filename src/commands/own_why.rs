@@ -7,12 +7,13 @@ use nix::unistd;
 use serde::Serialize;
 
 use super::counting::Counting;
-use super::output::Output;
+use super::output::{Output, stdout};
 use super::own::{self, Asked, ForRoot};
 use super::why;
 use crate::apply;
 use crate::cli::{Global, WhyOptions};
-use crate::failure::Failure;
+use crate::failure::{Failure, JsonErrors};
+use crate::policy;
 use crate::status::{Quota, User};
 use crate::text::shown;
 
@@ -29,7 +30,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         return why::why(global, options);
     }
     let mut counting = Counting::begin(global)?;
-    let mut notes = vec!["the policy is not yours to read: this is what the kernel has"];
+    let mut notes = Vec::new();
     let by_tags = counting.kernel.instance().is_none_or(|instance| instance.places());
     if let Some(own) = &mut counting.own {
         match own.admit_subject(&counting.kernel, subject)? {
@@ -40,15 +41,24 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
             Asked::Process(None) | Asked::Himself => {}
         }
     }
-    let is_file = options.file != Path::new("-");
-    if !is_file || !apply::texts(&options.file).is_err_and(|error| error.is_forbidden()) {
-        return why::why(global, options);
-    }
+    let failure = match unread(&options.file) {
+        None => return why::why(global, options),
+        Some(Unread::Forbidden) => None,
+        Some(Unread::Refused(failure)) => Some(failure),
+    };
     if options.to.or(options.from).is_some() {
-        return Err(ForRoot::Connections.into());
+        return Err(failure.unwrap_or_else(|| ForRoot::Connections.into()));
     }
+    notes.push(match failure {
+        None => "the policy is not yours to read: this is what the kernel has",
+        Some(_) => own::ALL_THERE_IS,
+    });
     let differences = counting.over(MOMENT)?;
     let status = counting.status(Some(differences));
+    let failure = match failure {
+        Some(failure) if status.links.is_empty() => return Err(failure),
+        failure => failure,
+    };
     let first = || status.links.iter().flat_map(|link| &link.users).next();
     let answer = Answer {
         version: 1,
@@ -58,12 +68,42 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         held_back: status.held_back(),
         quotas: status.quotas.clone(),
         notes,
+        errors: failure.as_ref().map(Failure::errors),
         by_tags,
     };
-    Ok(match global.json {
-        true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
-        false => Output::text(answer.text()),
-    })
+    let exit_status = failure.as_ref().map_or(0, Failure::exit_status);
+    match (global.json, failure) {
+        (true, _) => {
+            let document = serde_json::to_string(&answer).map_err(Failure::refused)?;
+            Ok(Output { status: exit_status, ..Output::json(&document) })
+        }
+        (false, None) => Ok(Output::text(answer.text())),
+        (false, Some(failure)) => {
+            // A reader that went away is told no error either.
+            let _may_be_gone = stdout(&answer.text());
+            Err(failure)
+        }
+    }
+}
+
+/// Why the policy says nothing to a caller who is not root.
+enum Unread {
+    /// It is not his to read.
+    Forbidden,
+    /// It is refused, or cannot be read by anybody.
+    Refused(Failure),
+}
+
+/// `None`: the file is a policy.
+fn unread(file: &Path) -> Option<Unread> {
+    if file == Path::new("-") {
+        return None;
+    }
+    match apply::texts(file) {
+        Err(error) if error.is_forbidden() => Some(Unread::Forbidden),
+        Err(error) => Some(Unread::Refused(error.into())),
+        Ok(source) => policy::read(source).err().map(|report| Unread::Refused(report.into())),
+    }
 }
 
 /// What the kernel has for the caller; the fields that `why` has for root mean the same.
@@ -77,6 +117,9 @@ struct Answer {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     quotas: Vec<Quota>,
     notes: Vec<&'static str>,
+    /// Why no policy says anything of it, where that is so and is his to know.
+    #[serde(flatten)]
+    errors: Option<JsonErrors>,
     /// Whether directories say whose a process is.
     #[serde(skip)]
     by_tags: bool,

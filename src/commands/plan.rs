@@ -12,7 +12,7 @@ use crate::cli::{DEFAULT_FILE, Global};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::host::observe;
-use crate::intent::Meaning;
+use crate::intent::{Later, Meaning};
 use crate::model::{self, BuildOptions};
 use crate::plan::{Paths, Plan, Tc, people};
 use crate::policy::Policy;
@@ -38,19 +38,21 @@ pub(super) fn plan(
     let at = at.map(moment).transpose()?;
     let (mut session, request) = scope::session(global, file, options)?;
     let request = Request { at, ..request };
-    let Planned { meaning, plan, people, members } = planned(&mut session, &request)?;
+    let planned = planned(&mut session, &request)?;
+    let Planned { meaning, plan, later, people, members } = planned;
     let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
-            (&plan, people),
+            (&plan, &later, people),
             &paths,
             (&meaning.warnings, &request.intent.policy.source),
             members,
         ))
     } else if show.tc {
-        Output::text(commands(&plan, &paths))
+        Output::text(commands(&plan, &later, &paths))
     } else {
-        Output::text(report::plan_text(&plan, &people, &members, Look::on_stdout(global)))
+        let look = Look::on_stdout(global);
+        Output::text(report::plan_text((&plan, &later), &people, &members, look))
     };
     output.warn(&request.intent.policy, &meaning.warnings, global);
     if show.exit_code && plan.changes() {
@@ -59,21 +61,32 @@ pub(super) fn plan(
     Ok(output)
 }
 
-/// The steps as commands that a shell performs. What none can perform is there as comments.
-fn commands(plan: &Plan, paths: &Paths) -> String {
+/// The steps as commands that a shell performs. What none can perform is there as comments, as is
+/// what has to wait.
+fn commands(plan: &Plan, later: &[Later], paths: &Paths) -> String {
     let mut text = String::new();
-    let commands = plan.steps.iter().map(|planned| Tc(&planned.step, paths));
     let mut by_program = false;
-    for command in commands {
-        let lines = command.to_string();
+    for planned in &plan.steps {
+        let command = Tc(&planned.step, paths);
         let hash = if command.is_by_program() { "# " } else { "" };
         by_program |= command.is_by_program();
-        text.extend(lines.lines().map(|line| format!("{hash}{line}\n")));
+        text.extend(command.to_string().lines().map(|line| format!("{hash}{line}\n")));
     }
     if by_program {
         text.push_str(
             "# Commands that begin with # need eBPF programs, or maps of theirs, that only shaper has: `shaper apply` performs them.\n",
         );
+    }
+    for Later { waits, plan } in later {
+        match waits {
+            true => text.push_str(&format!(
+                "# {}, and `shaper apply` waits for that:\n",
+                report::once_quiet(plan)
+            )),
+            false => text.push_str("# And then:\n"),
+        }
+        let commands = plan.steps.iter().map(|planned| Tc(&planned.step, paths).to_string());
+        commands.for_each(|it| text.extend(it.lines().map(|line| format!("# {line}\n"))));
     }
     text
 }
@@ -82,6 +95,7 @@ fn commands(plan: &Plan, paths: &Paths) -> String {
 struct Planned {
     meaning: Meaning,
     plan: Plan,
+    later: Vec<Later>,
     people: Vec<people::Change>,
     members: Members,
 }
@@ -89,11 +103,12 @@ struct Planned {
 fn planned(session: &mut Session, request: &Request) -> Result<Planned, Failure> {
     let apply::Look { mut meaning, scan } = session.look(request)?;
     let (plan, desired) = session.plan(&request.intent, &mut meaning)?;
+    let later = request.intent.later(&meaning, (&plan, &desired));
     let matcher = Some(&meaning.model.matcher);
     let accounts = &meaning.facts().accounts;
     let people = people::changes(&meaning.observation, &desired, matcher, accounts);
     let members = members(session, &meaning, &scan)?;
-    Ok(Planned { meaning, plan, people, members })
+    Ok(Planned { meaning, plan, later, people, members })
 }
 
 /// The policy's warnings, and what an apply of it would do now, for people.
@@ -102,9 +117,9 @@ pub(super) fn for_people(
     request: &Request,
     look: Look,
 ) -> Result<String, Failure> {
-    let Planned { meaning, plan, people, members } = planned(session, request)?;
+    let Planned { meaning, plan, later, people, members } = planned(session, request)?;
     let warnings = draw(&request.intent.policy, &meaning.warnings, look.color);
-    Ok(warnings + &report::plan_text(&plan, &people, &members, look))
+    Ok(warnings + &report::plan_text((&plan, &later), &people, &members, look))
 }
 
 /// How many processes an apply would move now.

@@ -6,12 +6,13 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::apply::Applied;
+use crate::apply::{Applied, QUIET};
 use crate::cli::Global;
-use crate::plan::{Change, Disturbance, InPlace, Paths, Place, Plan, Planned, Step, Tc, people};
+use crate::intent::Later;
+use crate::plan::{Change, Disturbance, Paths, Place, Plan, Planned, Step, Tc, people};
 use crate::policy::{Diagnostic, Source};
 use crate::process::Placement;
-use crate::tree::{Claim, Mark};
+use crate::tree::Mark;
 use crate::units::{ClassId, Psched};
 
 /// How a plan is shown to people.
@@ -38,7 +39,7 @@ impl Look {
 
 /// `plan`, for people; nothing when `quiet` and nothing differs.
 pub(super) fn plan_text(
-    plan: &Plan,
+    (plan, later): (&Plan, &[Later]),
     people: &[people::Change],
     members: &Members,
     look: Look,
@@ -52,8 +53,15 @@ pub(super) fn plan_text(
     }
     if look.steps {
         let _ = write!(text, "{plan}");
+        for Later { waits, plan } in later {
+            let _ = match waits {
+                true => writeln!(text, "{}:", once_quiet(plan)),
+                false => writeln!(text, "and then:"),
+            };
+            let _ = write!(text, "{plan}");
+        }
     }
-    text.push_str(&summary(plan, people.is_empty(), look.steps));
+    text.push_str(&summary((plan, later), people.is_empty(), look.steps));
     let Members { added, moved, gone } = members;
     let _ = match (added, moved, gone) {
         (0, 0, 0) => writeln!(text),
@@ -186,13 +194,15 @@ pub(super) fn applied_json(applied: &Applied, paths: &Paths, source: Option<&Sou
 
 /// `plan --json`.
 pub(super) fn plan_json(
-    (plan, people): (&Plan, Vec<people::Change>),
+    (plan, later, people): (&Plan, &[Later], Vec<people::Change>),
     paths: &Paths,
     (warnings, source): (&[Diagnostic], &Source),
     members: Members,
 ) -> String {
     let mut document = Document::new(&plan.steps, paths, plan.changes());
     document.people = JsonChange::of_all(people);
+    let later = later.iter().flat_map(|it| &it.plan.steps);
+    document.later = later.map(|planned| JsonStep::new(planned, paths)).collect();
     document.warnings = JsonWarning::of_policy(warnings, Some(source));
     document.members = Some(members);
     document.print()
@@ -213,44 +223,48 @@ pub(super) fn check_json(warnings: &[Diagnostic], source: &Source) -> String {
 }
 
 /// The last line of `plan`. `nobodys`: nobody's limits change.
-fn summary(plan: &Plan, nobodys: bool, shown: bool) -> String {
-    if plan.is_empty() {
-        return "in sync".to_string();
-    }
-    let count = plan.steps.len();
-    let s = if count == 1 { "" } else { "s" };
-    let mut text = format!("plan: {count} step{s} in the kernel");
-    if !shown {
-        text.push_str(" (-v shows them)");
-    }
-    if nobodys {
+fn summary((plan, later): (&Plan, &[Later]), nobodys: bool, shown: bool) -> String {
+    let steps = |count: usize| if count == 1 { "step" } else { "steps" };
+    let show = if shown { "" } else { " (-v shows them)" };
+    let mut text = match plan.steps.len() {
+        0 => "in sync".to_string(),
+        count => format!("plan: {count} {} in the kernel{show}", steps(count)),
+    };
+    if nobodys && !plan.is_empty() {
         text.push_str(", and nobody's limits change");
     }
-    match retired(plan) {
-        0 => {}
-        1 => text.push_str("; 1 class goes once its packets have left"),
-        more => {
-            let _ = write!(text, "; {more} classes go once their packets have left");
-        }
+    let rest: usize = later.iter().map(|it| it.plan.steps.len()).sum();
+    let going: usize = later.iter().map(|it| going(&it.plan).len()).sum();
+    if rest > 0 {
+        let (go, their) = if going == 1 { ("class goes", "its") } else { ("classes go", "their") };
+        let show = if plan.is_empty() { show } else { "" };
+        let _ = write!(
+            text,
+            "; {going} {go} once {their} packets have left, {rest} more {}{show}",
+            steps(rest)
+        );
     }
     text
 }
 
-/// How many classes a plan retires. A claim that only keeps a number until another one has it goes
-/// within the plan.
-fn retired(plan: &Plan) -> usize {
-    let claims = || {
-        plan.steps.iter().filter_map(|planned| match &planned.step {
-            Step::Claim(claim @ Claim::Retired(..), change) => Some((claim, change)),
-            _ => None,
-        })
+/// The classes that a plan removes.
+fn going(plan: &Plan) -> BTreeSet<ClassId> {
+    let class = |planned: &Planned| match &planned.step {
+        Step::Class(_, id, Change::Remove(_)) => Some(*id),
+        _ => None,
     };
-    let removed = claims().filter(|(_, change)| matches!(change, Change::Remove(_)));
-    let removed: BTreeSet<&Claim> = removed.map(|(claim, _)| claim).collect();
-    let stays = |(claim, change): &(&Claim, &InPlace<ClassId>)| {
-        matches!(change, Change::Add(_)) && !removed.contains(claim)
+    plan.steps.iter().filter_map(class).collect()
+}
+
+/// `once class 1:20 has sent nothing for 2 s and no socket has its number`.
+pub(super) fn once_quiet(plan: &Plan) -> String {
+    let going: Vec<ClassId> = going(plan).into_iter().collect();
+    let (which, have) = match &going[..] {
+        [one] => (format!("class {one} has"), "its number"),
+        [one, other] => (format!("classes {one} and {other} have"), "their numbers"),
+        more => (format!("{} classes have", more.len()), "their numbers"),
     };
-    claims().filter(stays).count()
+    format!("once {which} sent nothing for {} s and no socket has {have}", QUIET.as_secs())
 }
 
 #[derive(Serialize)]
@@ -260,6 +274,9 @@ struct Document {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     people: Vec<JsonChange>,
     steps: Vec<JsonStep>,
+    /// What an apply goes on to do once classes are quiet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    later: Vec<JsonStep>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left: Vec<JsonStep>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -355,6 +372,7 @@ impl Document {
             changed,
             people: Vec::new(),
             steps: steps.iter().map(|planned| JsonStep::new(planned, paths)).collect(),
+            later: Vec::new(),
             left: Vec::new(),
             members: None,
             messages: None,

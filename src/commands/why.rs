@@ -9,44 +9,37 @@ mod process;
 mod standing;
 mod subject;
 mod unread;
+mod ways;
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::counting::Counting;
-use super::daemon::Daemon;
 use super::output::{Output, stdout};
 use super::own::Own;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
-use crate::classify::servers;
 use crate::cli::{Global, WhyOptions};
 use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe;
 use crate::model::{Link, LinkAt};
 use crate::process::Process;
 use crate::status::Limit;
 use crate::text::{Foreign, shown};
-use crate::tree::{Claim, Group, Key, Owner, Reserved};
+use crate::tree::{Claim, Owner, Reserved};
 use crate::units::ClassId;
 use answer::Answer;
+use connection::Known as KnownWays;
 use owner::{On, Said};
-use subject::{Subject, UnknownSubject, no_connection};
+use subject::{Subject, UnknownSubject, is_unit, named, no_connection};
+use ways::Bound;
 
 /// How long is looked at what goes now.
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// The endings of units' names (systemd.unit(5)) that processes are in.
-const UNITS: [&str; 3] = [".service", ".scope", ".slice"];
-
 /// Which kinds of packets nobody claims.
 const IN_DEFAULT: &str = "in it: what accounts send that no line claims (root's, too, unless one does), what is forwarded for nobody's guests, ARP, neighbour discovery and the kernel's own answers; `shaper status` names processes and connections";
-
-/// What decides about a group's connections beside rules.
-const OF_MEMBERS: &str =
-    "where no rule decides, it is the class of the member who sends: `shaper why USER --to …`";
 
 pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failure> {
     let asked = Subject::parse(&options.subject)?;
@@ -62,15 +55,12 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
     // An account that has no process now is asked about too.
     let also = uid.as_ref().ok().copied().flatten();
     let is_bare = matches!(asked, Subject::Connection) && counting.own.is_none();
-    let bound = if is_bare { bound(&mut counting.kernel, options)? } else { None };
+    let bound = if is_bare { ways::bound(&mut counting.kernel, options)? } else { None };
     let looked = look(&counting.kernel.name, &options.file, also, known);
     let (session, request, look) = match looked {
         Ok(looked) => looked,
         Err(failure) => {
-            let class = class_in_kernel(&counting, &asked, also);
-            let subject = shown(&options.subject).to_string();
-            let ports = counting.observation().state.trees.keys();
-            let answer = class.and_then(|class| unread::of_class(&status, ports, subject, class));
+            let answer = unread::answer(&counting, &status, (&asked, also), (options, bound));
             return without_policy(global, answer, failure);
         }
     };
@@ -102,7 +92,9 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         },
     };
     answer.as_told(counting.own.as_ref().and_then(|own| own.told.as_ref()), &status);
-    say_ways(&on, &counting, options, &mut answer);
+    let known =
+        KnownWays { seen: counting.observation(), status: on.status, meaning: Some(on.meaning) };
+    ways::say(known, options, &mut answer);
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
     }
@@ -145,92 +137,18 @@ fn without_policy(
     Err(failure)
 }
 
-/// The class that a subject has in the kernel, as far as the kernel says whose classes are. `uid`:
-/// the subject's.
-fn class_in_kernel(counting: &Counting, asked: &Subject<'_>, uid: Option<u32>) -> Option<ClassId> {
-    let state = &counting.observation().state;
-    let owned = |owner| state.claims.get(&Claim::Owner(owner)).and_then(|id| id.our_class());
-    let of_process =
-        |pid: &str| unread::class_of_process(&counting.kernel, state, pid.parse().ok()?);
-    let of_uid = || unread::class_of_uid(&counting.kernel, state, uid?);
-    match asked {
-        Subject::Process(pid) => of_process(pid),
-        Subject::Uid(_) => of_uid(),
-        Subject::Class(class) => Some(*class),
-        Subject::Name(name) => {
-            of_process(name).or_else(|| named(name).find_map(owned)).or_else(of_uid)
-        }
-        Subject::Guest(_) | Subject::Connection => None,
-    }
-}
-
-/// The connection that the command line names, if it names one.
-fn connection_asked(options: &WhyOptions) -> Option<connection::Asked> {
-    let to = options.to.or_else(|| options.subject.parse().ok())?;
-    Some(connection::Asked { to, from: options.from, proto: options.proto })
-}
-
-/// Says where its packets go, or that they can go nowhere.
-fn say_ways(on: &On<'_>, counting: &Counting, options: &WhyOptions, answer: &mut Answer) {
-    let Some(asked) = connection_asked(options) else { return };
-    if let Some(note) = connection::unreachable(&asked) {
-        answer.notes.push(note);
-        return;
-    }
-    if let Some(note) = connection::ends_before_a_link(asked.to, &answer.comes_in_by) {
-        answer.notes.push(note);
-        return;
-    }
-    let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
-    let known = connection::Known { seen, status, meaning };
-    answer.connection = connection::ways(known, &asked, answer.sender);
-    answer.notes.extend(connection::unseen(known.seen, asked.to));
-    if answer.is_group {
-        // No packet is in a class that has others below it.
-        answer.connection.retain(|way| way.rule.is_some());
-        answer.notes.push(OF_MEMBERS.to_string());
-    }
-}
-
-/// A socket that is bound to the host's own end of a connection.
-#[derive(Clone, Copy)]
-struct Bound {
-    class: ClassId,
-    /// A daemon tells the kernel of sockets as they are bound; an apply of those that are by then.
-    is_followed: bool,
-}
-
-/// The socket that is bound to the host's own end, where the command line names that.
-fn bound(kernel: &mut Kernel, options: &WhyOptions) -> Result<Option<Bound>, Failure> {
-    let Some(own) = options.from.filter(|from| from.port() != 0) else { return Ok(None) };
-    let servers = observe::servers(kernel)?;
-    let class = servers::class_of(&servers, (own.ip(), own.port()), options.proto);
-    let Some(class) = class else { return Ok(None) };
-    Ok(Some(Bound { class, is_followed: Daemon::of(kernel)?.is_some() }))
-}
-
 /// A connection that no subject's is; `bound`: who has bound the host's own end.
 fn of_connection(on: &On<'_>, options: &WhyOptions, bound: Option<Bound>) -> Answer {
-    let subject = format!("a connection with {}", options.subject);
     let mut claims = on.meaning.observation.state.claims.iter();
     let owner = claims.find_map(|(claim, id)| match claim {
         Claim::Owner(owner) if id.our_class() == Some(bound?.class) => Some(owner.clone()),
         _ => None,
     });
-    match (owner, options.from) {
-        (Some(owner), Some(own)) => {
-            let note = format!(
-                "{own} is bound by a socket of that class: others have this end only over connections that they began themselves"
-            );
-            let late = bound.is_some_and(|it| !it.is_followed).then(|| {
-                "no daemon runs: if the socket was bound after the last `shaper apply`, what arrives for it is in default until the next one".to_string()
-            });
-            owner::answer(on, subject, Some(owner), [note].into_iter().chain(late).collect())
+    match (owner, bound) {
+        (Some(owner), Some(bound)) => {
+            owner::answer(on, ways::subject(options), Some(owner), bound.notes(options))
         }
-        _ => Answer {
-            notes: vec!["whose it is depends on who sends it: `shaper why USER --to …`".into()],
-            ..Answer::about(subject, None)
-        },
+        _ => ways::of_nobody(options),
     }
 }
 
@@ -261,7 +179,7 @@ fn of_name(
         return Ok(owner::answer(on, shown(name).to_string(), Some(owner), Vec::new()));
     }
     let matcher = &on.meaning.model.matcher;
-    if on.own.is_none() && UNITS.iter().any(|ending| name.ends_with(ending)) {
+    if on.own.is_none() && is_unit(name) {
         let owner = matcher.units.find(name).map(|key| Owner::User(key.clone()));
         let notes = match &owner {
             Some(_) => Vec::new(),
@@ -309,15 +227,6 @@ fn line(on: &On<'_>, name: &str) -> Option<Owner> {
     let claims = &on.meaning.observation.state.claims;
     let stands = |owner: &Owner| claims.contains_key(&Claim::Owner(owner.clone()));
     named(name).find(has_line).or_else(|| named(name).find(stands))
-}
-
-/// The owners that may have this name.
-fn named(name: &str) -> impl Iterator<Item = Owner> {
-    let key = Key::new(name);
-    let group = Group::of(name).map(Owner::Group);
-    let everyone = (Reserved::of(name) == Some(Reserved::Everyone)).then_some(Owner::Newcomers);
-    let named = key.into_iter().flat_map(|key| [Owner::User(key.clone()), Owner::Class(key)]);
-    named.chain(group).chain(everyone)
 }
 
 fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {

@@ -6,6 +6,7 @@ mod evidence;
 mod generated;
 mod guests;
 mod kernel;
+mod later;
 mod links;
 mod quiet;
 mod trial;

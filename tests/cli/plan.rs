@@ -11,7 +11,8 @@ use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, classid, directory, policy};
 
 tests!(On::Host =>
-    a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_plan_counts_the_classes_that_go, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
+    a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_plan_counts_the_classes_that_go,
+    a_plan_has_all_rounds_of_its_apply, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
     steps_print_as_tc_commands, printed_commands_reach_another_namespace, printed_commands_take_over_any_root,
@@ -84,9 +85,46 @@ fn a_plan_counts_the_classes_that_go() {
     shaper(&format!("apply -q {}", file("1:10"))).assert().code(0);
     let output = shaper(&format!("plan {}", file("1:77"))).assert().code(0).get_output().clone();
     let said = String::from_utf8(output.stdout).expect("text");
-    assert!(said.ends_with("; 1 class goes once its packets have left\n"), "{said}");
+    let wanted = "; 1 class goes once its packets have left, 2 more steps\n";
+    assert!(said.ends_with(wanted), "{said}");
     shaper(&format!("apply {}", file("1:77"))).assert().code(0);
     assert_eq!(classid("user/ann"), "1:77");
+}
+
+/// A number and a group that change at once take two moves, and an account that has logged out
+/// loses its class: the plan has each step that apply does, those after its waits too.
+fn a_plan_has_all_rounds_of_its_apply() {
+    host();
+    let file = |groups: &str| {
+        let users = text("ann: {ceil: 20mbit, classid: \"1:77\"}");
+        policy(&format!("{users}groups:\n  g: {{{groups}}}\neveryone: 50mbit\n"))
+    };
+    let bob = Sleeper::of(BOB);
+    shaper(&format!("apply -q {}", file("ceil: 60mbit"))).assert().code(0);
+    drop(bob);
+    let path = file("ceil: 60mbit, users: [ann]");
+    let document = |words: &str| -> serde_json::Value {
+        let output = shaper(words).assert().code(0).get_output().stdout.clone();
+        serde_json::from_slice(&output).expect("one document")
+    };
+    let planned = document(&format!("plan --json {path}"));
+    let verbose = verbosely(&format!("plan {path}"));
+    let commands = verbosely(&format!("plan --tc {path}"));
+    let applied = document(&format!("apply --json {path}"));
+    let of = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let (mut said, later) = (of(&planned["steps"]), of(&planned["later"]));
+    let more = format!("have left, {} more steps\n", later.len());
+    assert!(verbose.contains("once classes 1:") && verbose.ends_with(&more), "{verbose}");
+    said.extend(later.clone());
+    assert_eq!(said, of(&applied["steps"]));
+    let has = |op: &str, class: &str| {
+        let object = format!("class up0 {class}");
+        later.iter().any(|it| it["op"] == op && it["object"] == object.as_str())
+    };
+    assert!(has("delete", "1:77") && has("add", "1:77") && has("delete", "1:78"), "{later:?}");
+    assert!(commands.contains("\n# tc class del dev up0 classid 1:77\n"), "{commands}");
+    assert_eq!(classid("user/ann"), "1:77");
+    exactly(&mut shaper(&format!("plan {path}")), 0, "in sync\n", "");
 }
 
 /// A line of people for whatever a policy changes, and apply says what plan said.

@@ -93,6 +93,16 @@ fn users_see_what_is_theirs_and_nothing_of_others() {
     let why_by_policy = said(BOB, &format!("why bob --file {path}"));
     let line = format!("{path}:3:22");
     assert!(why_by_policy.contains(&line), "{why_by_policy}");
+    // Where there is none, he is told what the kernel has all the same.
+    let words = format!("why bob --file {path}.missing");
+    let output = as_user(BOB, &words).assert().code(2).get_output().clone();
+    let (has, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        has.starts_with("bob: users.bob\n  class 1:") && has.contains("what the kernel has"),
+        "{has}"
+    );
+    assert!(error.starts_with("error: cannot read "), "{error}");
     // Nobody is told of anybody else.
     for (whose, text) in
         [("ann", status), ("bob", json.to_string()), ("carol", carol + &top), ("bob", why)]

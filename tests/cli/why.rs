@@ -10,7 +10,8 @@ tests!(On::Host =>
     a_class_is_named_as_tc_or_as_net_cls_does, a_groups_connections_are_its_members,
     what_the_host_sends_to_itself_passes_no_link,
     what_a_guest_sends_to_the_host_comes_in_by_its_link, who_is_awaited_has_his_line,
-    words_that_are_no_subject_have_a_cure, a_line_that_moves_is_in_its_old_group_until_the_apply
+    words_that_are_no_subject_have_a_cure, a_line_that_moves_is_in_its_old_group_until_the_apply,
+    of_connections_the_kernel_answers_where_the_policy_is_refused
 );
 
 const POLICY: &str = "
@@ -68,6 +69,68 @@ fn a_groups_connections_are_its_members() {
         mail.contains(&format!("connection: up0: rule 1 sends it to bob, class {bob}")),
         "{mail}"
     );
+}
+
+/// What is in force first, and then why the file says nothing: where it has an error, and where
+/// there is none.
+fn of_connections_the_kernel_answers_where_the_policy_is_refused() {
+    host();
+    run("ip link add vnet3 type veth peer name far-vnet3");
+    run("ip link set vnet3 up");
+    let text = POLICY.replace(", addresses: [10.8.0.0/24]", "");
+    let path = policy(&text);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let (ann, bob, vm) = (classid("user/ann"), classid("user/bob"), classid("user/vm"));
+    policy(&text.replace("20mbit", "20mbps"));
+    let missing = format!("{path}.missing");
+    let mail = format!("connection: up0: rule 1 sends it to bob, class {bob}; ");
+    let web = format!("connection: up0: no rule decides: ann, class {ann}; ");
+    let guests = format!("connection: up0: no rule decides: vm, class {vm}; ");
+    let (from, to) = ("--from 192.0.2.9:5000", "--to 192.0.2.1");
+    let begins = |whose: &str, class: &str| format!("{whose}\n  class {class}\n");
+    for (file, why, how_many) in
+        [(&path, "error: `20mbps`", usize::MAX), (&missing, "error: cannot read", 2)]
+    {
+        let asked = [
+            (format!("ann {from} {to}:25"), begins("ann: users.ann", &ann), Some(&mail)),
+            (format!("ann {from} {to}:80"), begins("ann: users.ann", &ann), Some(&web)),
+            (
+                format!("students {from} {to}:25"),
+                String::from("students: groups.students\n"),
+                Some(&mail),
+            ),
+            (format!("students {from} {to}:80"), "students: groups.students\n".into(), None),
+            (
+                format!("192.0.2.1:25 {from}"),
+                "a connection with 192.0.2.1:25: ".into(),
+                Some(&mail),
+            ),
+            (
+                format!("guest:vnet3 {from} {to}:80"),
+                begins("link vnet3: users.vm\n  comes in by vnet3", &vm),
+                Some(&guests),
+            ),
+            (format!("vnet3 {from} {to}:25"), "link vnet3: users.vm\n".into(), Some(&mail)),
+            (format!("default {from} {to}:25"), "default\n  class 1:fffe\n".into(), Some(&mail)),
+        ];
+        for (words, first, wanted) in asked.into_iter().take(how_many) {
+            let output = shaper(&format!("why -f {file} {words}")).assert().code(2);
+            let said = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+            let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+            assert!(said.starts_with(&first) && error.starts_with(why), "{said}{error}");
+            let ends = "  this is what the kernel has: the policy is refused, or cannot be read\n";
+            assert!(said.ends_with(ends), "{said}");
+            match wanted {
+                Some(wanted) => assert!(said.contains(wanted), "{words}: {said}"),
+                None => assert!(!said.contains("connection:"), "{words}: {said}"),
+            }
+        }
+    }
+    let words = format!("why --json -f {path} ann {from} {to}:25");
+    let output = shaper(&words).assert().code(2).stderr("").get_output().stdout.clone();
+    let document: serde_json::Value = serde_json::from_slice(&output).expect("one document");
+    assert_eq!(document["connection"][0]["rule"], 1, "{document}");
+    assert_eq!(document["errors"][0]["line"], 5, "{document}");
 }
 
 fn what_the_host_sends_to_itself_passes_no_link() {

@@ -14,7 +14,9 @@ use crate::intent::Meaning;
 use crate::model::Rule;
 use crate::status::Status;
 use crate::text::shown;
-use crate::tree::{Claim, Direction, Headers, LinkName, Packets, Port, Reserved, Tree};
+use crate::tree::{
+    Claim, Direction, Filter, Headers, LinkName, Packets, Port, Reserved, Tree, U32Key,
+};
 use crate::units::ClassId;
 
 /// A port that is taken for the connection's own where the command line names none: of those that
@@ -33,12 +35,12 @@ pub(super) struct Asked {
     pub proto: u8,
 }
 
-/// What stands and goes now, and what the file means.
+/// What stands and goes now, and what the file means, where it is one that holds here.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub seen: &'a Observation,
     pub status: &'a Status,
-    pub meaning: &'a Meaning,
+    pub meaning: Option<&'a Meaning>,
 }
 
 /// Where packets go at one port of a link.
@@ -91,7 +93,11 @@ pub(super) fn ways(known: Known<'_>, asked: &Asked, sender: Option<ClassId>) -> 
     here.map(|(port, tree)| {
         let packet = Packet { port, leaves, sender };
         let mut way = way(known, tree, &packet);
-        let asks = is_assumed && packet.asks_sport(known.meaning, way.rule);
+        let asks = is_assumed
+            && match known.meaning {
+                Some(meaning) => packet.asks_sport(meaning, way.rule),
+                None => asks_own_port(tree, port.direction),
+            };
         way.assumed_sport = asks.then_some(SOME_PORT);
         way
     })
@@ -183,6 +189,26 @@ impl Packet<'_> {
     }
 }
 
+/// Whether a rule that stands asks for the host's own port, which is the source of what leaves.
+fn asks_own_port(tree: &Tree, direction: Direction) -> bool {
+    // Where the ports are behind an IPv4 header without options, and behind an IPv6 header.
+    const PORTS: [i32; 2] = [20, 40];
+    let half = match direction {
+        Direction::Egress => 0xffff_0000,
+        Direction::Ingress => 0x0000_ffff,
+    };
+    let by_key = |key: &U32Key| PORTS.contains(&key.offset) && key.mask & half != 0;
+    let by_packets = |packets: &Packets| match direction {
+        Direction::Egress => packets.sport.is_some(),
+        Direction::Ingress => packets.dport.is_some(),
+    };
+    tree.filters.values().any(|filter| match filter {
+        Filter::U32 { rules, .. } => rules.rules().any(|rule| rule.keys.iter().any(by_key)),
+        Filter::Program(program) => program.rules.iter().any(|rule| by_packets(&rule.packets)),
+        _ => false,
+    })
+}
+
 fn way(known: Known<'_>, tree: &Tree, packet: &Packet<'_>) -> Way {
     let port = packet.port;
     let decision = decide(tree, &packet.headers(), packet.sender);
@@ -194,7 +220,7 @@ fn way(known: Known<'_>, tree: &Tree, packet: &Packet<'_>) -> Way {
         rule: decision.rule,
         classid: class.to_string(),
         whose: whose(known.seen, class),
-        passed: passed(known.meaning, packet, decision.rule),
+        passed: known.meaning.map_or_else(Vec::new, |it| passed(it, packet, decision.rule)),
         assumed_sport: None,
         in_force: standing::row(known.status, port, class).map(|row| row.in_force()),
     }

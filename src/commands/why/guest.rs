@@ -105,20 +105,7 @@ pub(super) fn of_guest(on: &On<'_>, seen: &Observation, guest: &Guest<'_>) -> An
     let model = on.meaning.model.inner.as_ref();
     let inner = guest.links.iter().find_map(|(link, _)| model?.get(*link));
     let claimed = inner.and_then(|link| meant(link, guest.address));
-    let stands = guest.links.iter().find_map(|(link, device)| {
-        let label = status::label(&seen.state, link)?;
-        let by_source = || {
-            let address = guest.address?;
-            let sources = &seen.state.owners.as_ref()?.sources;
-            let here = sources.iter().filter(|(source, _)| {
-                source.ifindex == device.ifindex && source.net.contains(&address)
-            });
-            let (_, class) = here.max_by_key(|(source, _)| source.net.prefix_len())?;
-            Some(class.minor())
-        };
-        let by_source = if label.by_source { by_source() } else { None };
-        Some(by_source.or(label.owner))
-    });
+    let stands = label(seen, guest);
     let in_force = stands.flatten().and_then(|minor| owner_of(seen, minor));
     let mut notes = Vec::new();
     match (stands, &in_force, &claimed) {
@@ -145,8 +132,46 @@ pub(super) fn of_guest(on: &On<'_>, seen: &Observation, guest: &Guest<'_>) -> An
         notes.push("no link of this network namespace leads to it".to_string());
     }
     let mut answer = answer(on, guest.what.clone(), in_force.or(claimed), notes);
-    answer.comes_in_by = guest.links.iter().map(|(link, _)| link.to_string()).collect();
+    answer.comes_in_by = guest.comes_in_by();
     answer
+}
+
+/// The owner's number that the label of one of the guest's links gives; within: it may be nobody's.
+fn label(seen: &Observation, guest: &Guest<'_>) -> Option<Option<Minor>> {
+    guest.links.iter().find_map(|(link, device)| {
+        let label = status::label(&seen.state, link)?;
+        let by_source = || {
+            let address = guest.address?;
+            let sources = &seen.state.owners.as_ref()?.sources;
+            let here = sources.iter().filter(|(source, _)| {
+                source.ifindex == device.ifindex && source.net.contains(&address)
+            });
+            let (_, class) = here.max_by_key(|(source, _)| source.net.prefix_len())?;
+            Some(class.minor())
+        };
+        let by_source = if label.by_source { by_source() } else { None };
+        Some(by_source.or(label.owner))
+    })
+}
+
+/// The class in the kernel in which a guest's packets are; `None`: no link leads to it, or nobody's
+/// is.
+pub(super) fn class(seen: &Observation, guest: &Guest<'_>) -> Option<ClassId> {
+    let minor = label(seen, guest)??;
+    let owners = seen.state.claims.iter().filter(|(it, _)| matches!(it, Claim::Owner(_)));
+    owners.filter_map(|(_, id)| id.our_class()).find(|id| id.minor() == minor)
+}
+
+impl Guest<'_> {
+    /// The links by which its packets come in.
+    pub(super) fn comes_in_by(&self) -> Vec<String> {
+        self.links.iter().map(|(link, _)| link.to_string()).collect()
+    }
+
+    /// What it is, in a sentence.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
 }
 
 /// Whose what comes in by the link is, from this address.

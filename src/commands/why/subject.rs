@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::failure::Failure;
 use crate::text::Foreign;
-use crate::tree::Reserved;
+use crate::tree::{Group, Key, Owner, Reserved};
 use crate::units::ClassId;
 
 /// Why a word of the command line has no answer.
@@ -90,6 +90,20 @@ impl<'a> Subject<'a> {
             _ => text.parse().map_or(Subject::Name(text), Subject::Class),
         })
     }
+}
+
+/// Whether a name is that of a unit (systemd.unit(5)) that processes are in.
+pub(super) fn is_unit(name: &str) -> bool {
+    [".service", ".scope", ".slice"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// The owners that may have this name.
+pub(super) fn named(name: &str) -> impl Iterator<Item = Owner> {
+    let key = Key::new(name);
+    let group = Group::of(name).map(Owner::Group);
+    let everyone = (Reserved::of(name) == Some(Reserved::Everyone)).then_some(Owner::Newcomers);
+    let named = key.into_iter().flat_map(|key| [Owner::User(key.clone()), Owner::Class(key)]);
+    named.chain(group).chain(everyone)
 }
 
 /// A class as `net_cls.classid` takes it, `0x10012`, or with zeros in front, `1:00012`. `None` for

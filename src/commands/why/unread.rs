@@ -1,29 +1,129 @@
-//! What the kernel has for a class, where the policy is refused or cannot be read.
+//! What the kernel has, where the policy is refused or cannot be read, of whom and of a connection.
 
 use super::answer::{Answer, OnLink};
+use super::connection::Known;
+use super::guest::{self, Guest};
 use super::standing::{self, Standing};
+use super::subject::{Subject, is_unit, named};
+use super::ways::{self, Bound};
+use crate::cli::WhyOptions;
+use crate::commands::counting::Counting;
+use crate::commands::own::ALL_THERE_IS;
+use crate::facts::Observation;
 use crate::host::Kernel;
-use crate::process;
+use crate::process::{self, Process};
 use crate::status::{Link, Status, User};
-use crate::tree::{Claim, KernelState, Owner, Port, Reserved};
+use crate::text::shown;
+use crate::tree::{Claim, KernelState, Owner, Port, Reserved, Turn};
 use crate::units::ClassId;
 
-/// The class in which the packets of a process are: its directory's, else its sockets' owner's.
-/// `None`: nobody's, or not known, since a process that acts as another uid may have sockets of
-/// both.
-pub(super) fn class_of_process(kernel: &Kernel, state: &KernelState, pid: u32) -> Option<ClassId> {
+/// The answer by what stands alone; `None`: the kernel knows nothing of it. `uid`: the subject's;
+/// `bound`: who has bound the host's own end of a connection.
+pub(super) fn answer(
+    counting: &Counting,
+    status: &Status,
+    (asked, uid): (&Subject<'_>, Option<u32>),
+    (options, bound): (&WhyOptions, Option<Bound>),
+) -> Option<Answer> {
+    let seen = counting.observation();
+    if seen.state.trees.is_empty() {
+        return None;
+    }
+    let subject = shown(&options.subject).to_string();
+    let of = |subject, class| of_class(status, seen.state.trees.keys(), subject, class);
+    let guest = |name| guest::find(seen, name).filter(|_| counting.own.is_none());
+    let mut answer = match (asked, class_in_kernel(counting, asked, uid)) {
+        (Subject::Connection, _) => match bound {
+            None => ways::of_nobody(options),
+            Some(bound) => {
+                let mut answer = of(ways::subject(options), bound.class)?;
+                answer.notes.extend(bound.notes(options));
+                answer
+            }
+        },
+        (Subject::Guest(name), _) => of_guest(&guest(name)?, seen, of)?,
+        (_, Some(class)) => of(subject, class)?,
+        (Subject::Name(name), None) => of_guest(&guest(name)?, seen, of)?,
+        (_, None) => return None,
+    };
+    // Whoever is not root may not read all rules, nor whose the others' packets are.
+    if counting.own.is_none() {
+        ways::say(Known { seen, status, meaning: None }, options, &mut answer);
+    }
+    answer.notes.push(ALL_THERE_IS.to_string());
+    Some(answer)
+}
+
+fn of_guest(
+    guest: &Guest<'_>,
+    seen: &Observation,
+    of: impl Fn(String, ClassId) -> Option<Answer>,
+) -> Option<Answer> {
+    let class = guest::class(seen, guest).unwrap_or(ClassId::DEFAULT);
+    let answer = of(guest.what().to_string(), class)?;
+    Some(Answer { comes_in_by: guest.comes_in_by(), ..answer })
+}
+
+/// The class that a subject has in the kernel, as far as the kernel says whose classes are. `uid`:
+/// the subject's.
+fn class_in_kernel(counting: &Counting, asked: &Subject<'_>, uid: Option<u32>) -> Option<ClassId> {
+    let state = &counting.observation().state;
+    let owned = |owner| state.claims.get(&Claim::Owner(owner)).and_then(|id| id.our_class());
+    let of_process = |pid: &str| class_of_process(&counting.kernel, state, pid.parse().ok()?);
+    let of_uid = || class_of_uid(&counting.kernel, state, uid?);
+    match asked {
+        Subject::Process(pid) => of_process(pid),
+        Subject::Uid(_) => of_uid(),
+        Subject::Class(class) => Some(*class),
+        Subject::Name(name) => of_process(name)
+            .or_else(|| named(name).find_map(owned))
+            .or_else(|| class_of_unit(&counting.kernel, state, name))
+            .or_else(of_uid),
+        Subject::Guest(_) | Subject::Connection => None,
+    }
+}
+
+/// The class in which the packets of a process are: its directory's, else that of its sockets'
+/// cgroup, else their owner's. `None`: nobody's, or not known, since a process that acts as another
+/// uid may have sockets of both.
+fn class_of_process(kernel: &Kernel, state: &KernelState, pid: u32) -> Option<ClassId> {
     let process = process::read_one(&kernel.proc_root, pid).ok()??;
     let claim = process::claim_of(&process, &kernel.view().ok()?);
+    let of_claim = claim.and_then(|claim| class_of(state, claim));
     let by_owner = || {
         let is_known = process.netns == Some(kernel.netns) && process.acting_uid == process.uid;
         state.owners.as_ref().filter(|_| is_known)?.class(process.uid)?.our_class()
     };
-    claim.and_then(|claim| class_of(state, claim)).or_else(by_owner)
+    let in_cgroup = |turn| class_of_cgroup(kernel, state, &process, turn);
+    of_claim
+        .or_else(|| in_cgroup(Turn::First))
+        .or_else(by_owner)
+        .or_else(|| in_cgroup(Turn::AfterOwner))
+}
+
+/// The class of the sockets that a process makes in its cgroup (v2): one of ours, or its unit's.
+fn class_of_cgroup(
+    kernel: &Kernel,
+    state: &KernelState,
+    process: &Process,
+    turn: Turn,
+) -> Option<ClassId> {
+    let given = &state.owners.as_ref().filter(|table| !table.cgroups.is_empty())?.cgroups;
+    let pinned = || given.get(&(kernel.pinned_process(process.pid)?.cgroup, turn));
+    let unit = || given.get(&(kernel.unit_cgroup(process.pid, process.unit.as_deref()?)?, turn));
+    pinned().or_else(unit)?.our_class()
+}
+
+/// The class of a unit's processes.
+fn class_of_unit(kernel: &Kernel, state: &KernelState, name: &str) -> Option<ClassId> {
+    let processes = process::scan(&kernel.proc_root).ok().filter(|_| is_unit(name))?.processes;
+    let mut its = processes.iter().filter(|process| process.unit.as_deref() == Some(name));
+    its.find_map(|process| class_of_process(kernel, state, process.pid))
 }
 
 /// The class in which an account's packets are: of a deciding program's maps, which know each uid
 /// that a line names, else that of his own or of his processes' directory.
-pub(super) fn class_of_uid(kernel: &Kernel, state: &KernelState, uid: u32) -> Option<ClassId> {
+fn class_of_uid(kernel: &Kernel, state: &KernelState, uid: u32) -> Option<ClassId> {
     if let Some(owners) = &state.owners {
         let class = owners.class(uid).and_then(ClassId::our_class);
         return class.or(Some(ClassId::DEFAULT));
@@ -50,7 +150,7 @@ fn class_of(state: &KernelState, claim: Claim) -> Option<ClassId> {
 }
 
 /// What stands and goes in the class, and whose it is; `None`: it stands nowhere.
-pub(super) fn of_class<'p>(
+fn of_class<'p>(
     status: &Status,
     ports: impl Iterator<Item = &'p Port>,
     subject: String,
@@ -64,11 +164,13 @@ pub(super) fn of_class<'p>(
     let classid = class.to_string();
     let is_nobodys = class == ClassId::DEFAULT && !names(&subject, class);
     let nobodys = is_nobodys.then_some("nobody claims it: it is in the default class");
-    let note = "this is what the kernel has: the policy is refused, or cannot be read";
     Some(Answer {
         claimed_by: claimed_by(status, &classid),
         links,
-        notes: nobodys.into_iter().chain([note]).map(str::to_string).collect(),
+        notes: nobodys.into_iter().map(str::to_string).collect(),
+        sender: Some(class).filter(|_| !is_nobodys),
+        is_group: class.minor().is_group(),
+        is_for_nobody: !is_nobodys && [ClassId::DEFAULT, ClassId::UNSHAPED].contains(&class),
         ..Answer::about(subject, Some(class))
     })
 }
