@@ -37,6 +37,9 @@ const NOBODY: &str = "shaper-asks-for-nobody";
 /// How often NSS is asked once more where it took long.
 const MORE: usize = 3;
 
+/// Standard input, in the place of a file.
+const STDIN: &str = "-";
+
 /// Warnings and errors by exit status.
 const WARNINGS: u8 = 3;
 const ERRORS: u8 = 1;
@@ -130,6 +133,9 @@ fn usual_file(kernel: &Kernel) -> Result<PathBuf, Failure> {
 }
 
 fn read(file: &Path) -> Result<Policy, Sync> {
+    if file == Path::new(STDIN) {
+        return apply::read(file).map_err(|failure| Sync::Refused(failure.message()));
+    }
     let source = apply::texts(file).map_err(|error| match () {
         () if error.is_absent(file) => Sync::Absent,
         () if error.is_forbidden() => Sync::Forbidden,

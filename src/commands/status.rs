@@ -25,6 +25,8 @@ enum Unknown {
     User { name: Foreign, nearest: Nearest },
     #[error("{0} is a group: `shaper status --group {0}` shows all that is below it")]
     IsGroup(Foreign),
+    #[error("{0} is a user: `shaper status {0}` shows what is theirs")]
+    IsUser(Foreign),
     #[error("there is no group {name} here{}", .nearest.did_you_mean())]
     Group { name: Foreign, nearest: Nearest },
 }
@@ -147,6 +149,9 @@ fn narrow(kernel: &Kernel, status: &mut Status, options: &StatusOptions) -> Resu
         return Err(Unknown::User { name: name.as_str().into(), nearest }.into());
     }
     if let Some(name) = group.filter(|name| !has(name)) {
+        if status.links.iter().any(|link| link.user_names().contains(&name)) {
+            return Err(Unknown::IsUser(name.into()).into());
+        }
         let nearest = nearest(name, Link::group_names);
         return Err(Unknown::Group { name: name.into(), nearest }.into());
     }

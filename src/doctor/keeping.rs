@@ -61,6 +61,9 @@ pub enum Sync {
     Differs(usize),
 }
 
+/// What a policy is called that is no file.
+const STDIN: &str = "the policy from standard input";
+
 pub(super) fn checks(keeping: &Keeping, unprivileged: bool) -> Vec<Check> {
     let mut checks = policy(&keeping.policy, unprivileged);
     if let Some(left) = keeping.pending {
@@ -73,8 +76,10 @@ pub(super) fn checks(keeping: &Keeping, unprivileged: bool) -> Vec<Check> {
 }
 
 fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
-    let file = shown(&found.file);
-    let good = || Check::ok("policy", format!("{file} is good, and root's alone to write"));
+    let is_a_file = found.file != "-";
+    let file = if is_a_file { shown(&found.file).to_string() } else { STDIN.to_string() };
+    let whose = if is_a_file { ", and root's alone to write" } else { "" };
+    let good = || Check::ok("policy", format!("{file} is good{whose}"));
     let sync = |check| vec![good(), check];
     let mut checks = match &found.sync {
         Sync::Absent => vec![Check::warning(
@@ -243,6 +248,14 @@ mod tests {
         };
         assert_eq!(cure(true).as_deref(), Some("sudo shaper plan"));
         assert_eq!(cure(false).as_deref(), Some("shaper plan"));
+    }
+
+    #[test]
+    fn a_policy_from_standard_input_is_nobodys_to_write() {
+        let mut keeping = kept(Sync::Same);
+        keeping.policy.file = "-".to_string();
+        let said = checks(&keeping, false).remove(0).what;
+        assert_eq!(said, "the policy from standard input is good");
     }
 
     #[test]

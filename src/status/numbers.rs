@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::report::{ClassNumbers, Now};
+use crate::facts::Observation;
 use crate::host::observe::Snapshot;
 use crate::sample::{self, Differences, Pace};
-use crate::tree::{Counters, Direction, Port, Role, Tree};
+use crate::tree::{Counters, Direction, Filter, KernelState, Port, Role, Tree};
 use crate::units::ClassId;
 
 /// What waits in the leaves below an inner class, and what they drop: the kernel counts neither
@@ -91,21 +92,71 @@ pub(super) fn below(
     below
 }
 
-/// What the interval shows. Some drivers' counters are a second old, so that of a device of
-/// hardware one interval says nothing unless it is known who may be in the way.
+/// What is wrong with a port as it stands, and what the interval shows.
 pub(super) fn warnings(
     snapshot: &Snapshot,
     differences: Option<&Differences>,
     port: &Port,
 ) -> Vec<String> {
-    let Some(differences) = differences else { return Vec::new() };
-    let (link, observation) = (&port.link, &snapshot.observation);
+    let stands = unled(&snapshot.observation.state, port);
+    let counted = differences.and_then(|it| gone_past(&snapshot.observation, it, port));
+    stands.into_iter().chain(counted).collect()
+}
+
+/// Where what arrives is meant to go through an ifb that does not take it.
+fn unled(state: &KernelState, port: &Port) -> Option<String> {
+    let (link, ifb) = (&port.link, port.link.ifb());
+    let is_off = state.ifbs.get(&ifb).is_some_and(|ifb| !ifb.up);
+    let is_meant = || {
+        let filters = state.clsact.get(link).map(|clsact| &clsact.egress.filters);
+        filters.is_some_and(|it| it.values().any(|filter| matches!(filter, Filter::Learn(_))))
+    };
+    let what = match port.direction {
+        Direction::Ingress if is_off => format!("{ifb} is switched off"),
+        Direction::Egress if !state.trees.contains_key(&link.ingress()) && is_meant() => {
+            format!("{ifb} has gone, or its root qdisc")
+        }
+        _ => return None,
+    };
+    Some(format!("what arrives is not shaped: {what}; `shaper apply` mends it"))
+}
+
+/// What went past the ifb in the interval. Some drivers' counters are a second old, so that of a
+/// device of hardware one interval says nothing unless it is known who may be in the way.
+fn gone_past(observation: &Observation, differences: &Differences, port: &Port) -> Option<String> {
+    let link = &port.link;
     if port.direction == Direction::Egress {
-        return Vec::new();
+        return None;
     }
     let suspects = sample::suspects(link, observation);
     let facts = observation.facts.links.get(link);
     let is_exact = facts.is_some_and(|facts| facts.kind.is_some());
     let said = differences.passed(link).said(link, differences.over(), &suspects);
-    said.filter(|_| is_exact || !suspects.is_empty()).into_iter().collect()
+    said.filter(|_| is_exact || !suspects.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Clsact, Ifb, LinkName, Pref, Tag};
+
+    #[test]
+    fn an_ifb_that_takes_nothing_is_said() {
+        let link = LinkName::new("eth0").unwrap();
+        let mut state = KernelState::default();
+        let said =
+            |state: &KernelState| [link.egress(), link.ingress()].map(|it| unled(state, &it));
+        assert_eq!(said(&state), [None, None], "nothing that arrives is to be shaped");
+        state.ifbs.insert(link.ifb(), Ifb { up: true });
+        let mut clsact = Clsact::default();
+        clsact.egress.filters.insert(Pref(3), Filter::Learn(Tag::Cgroup));
+        state.clsact.insert(link.clone(), clsact);
+        let gone = "what arrives is not shaped: ifb-eth0 has gone, or its root qdisc; `shaper apply` mends it";
+        assert_eq!(said(&state), [Some(gone.to_string()), None]);
+        state.trees.insert(link.ingress(), Tree::default());
+        assert_eq!(said(&state), [None, None]);
+        state.ifbs.insert(link.ifb(), Ifb { up: false });
+        let off = "what arrives is not shaped: ifb-eth0 is switched off; `shaper apply` mends it";
+        assert_eq!(said(&state), [None, Some(off.to_string())]);
+    }
 }

@@ -132,6 +132,12 @@ fn a_policy_is_refused_by_its_place_or_its_writer() {
     let told = doctor(&path);
     let (state, what) = told.of("policy");
     assert!(state == "error" && what.contains("can be written by everybody"), "{what}");
+    let told = Told::by({
+        let mut command = shaper("--json doctor -");
+        command.write_stdin(text("ann: 20mbit"));
+        command
+    });
+    assert_eq!(told.of("policy"), ("ok", "the policy from standard input is good"));
     let told = doctor("/nowhere.yaml");
     assert_eq!(told.of("policy"), ("warning", "there is no policy /nowhere.yaml"));
 }

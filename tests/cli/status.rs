@@ -6,6 +6,7 @@ use unicode_width::UnicodeWidthStr;
 use super::invoke::{Sleeper, exactly, host, shaper};
 use super::terminal::{Terminal, tmux};
 use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{binary, policy};
 
@@ -15,7 +16,7 @@ tests!(On::Host =>
     the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
     what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named,
     whose_sockets_are_in_his_class_is_not_said_to_be_in_default,
-    a_terminal_has_the_columns_that_it_has_room_for
+    a_terminal_has_the_columns_that_it_has_room_for, an_ifb_that_takes_nothing_is_said
 );
 
 const POLICY: &str = "
@@ -131,6 +132,25 @@ groups:";
     assert!(whole.contains("a-name-that-is-longer-than-there-is-room-for-it"), "{whole}");
 }
 
+fn an_ifb_that_takes_nothing_is_said() {
+    let _host = host();
+    let path = policy(&POLICY.replace("1gbit,", "1gbit, down: 500mbit,"));
+    for (hand, what) in [
+        ("ip link set ifb-up0 down", "ifb-up0 is switched off"),
+        ("tc qdisc del dev ifb-up0 root", "ifb-up0 has gone, or its root qdisc"),
+        ("ip link del ifb-up0", "ifb-up0 has gone, or its root qdisc"),
+    ] {
+        shaper(&format!("apply -q {path}")).assert().code(0);
+        assert!(!text("status").contains("not shaped"));
+        run(hand);
+        let said = format!("! what arrives is not shaped: {what}; `shaper apply` mends it\n");
+        assert!(text("status").contains(&said), "{hand}: {}", text("status"));
+        // In 80 columns it takes more than one line.
+        let top = text("top --once --interval 0.1").replace("\n  ", " ");
+        assert!(top.contains(said.trim_end()), "{hand}: {top}");
+    }
+}
+
 fn who_is_in_the_default_class_is_named() {
     shaped();
     let (_ann, carol) = (Sleeper::of(ANN), Sleeper::of(CAROL));
@@ -211,6 +231,8 @@ fn the_nearest_name_is_said() {
     exactly(&mut shaper("status anne"), 2, "", user);
     let group = "error: there is no group studnets here (did you mean students?)\n";
     exactly(&mut shaper("status --group studnets"), 2, "", group);
+    let user = "error: ann is a user: `shaper status ann` shows what is theirs\n";
+    exactly(&mut shaper("status --group ann"), 2, "", user);
     exactly(&mut shaper("status --group zoo"), 2, "", "error: there is no group zoo here\n");
     let any = "error: studnets is no line of the policy, no account, no process and no guest (did you mean students?)\n";
     exactly(&mut shaper(&format!("why -f {path} studnets")), 2, "", any);

@@ -18,7 +18,7 @@ tests!(On::Host =>
     nothing_is_coloured_where_no_colour_is_wanted,
     without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said,
     what_is_shaped_comes_and_goes_while_it_runs, it_stops_and_goes_on_as_other_programs_do,
-    a_terminal_that_has_no_screen_gets_tables
+    a_terminal_that_has_no_screen_gets_tables, what_comes_and_goes_is_counted_once
 );
 
 const POLICY: &str = "
@@ -213,6 +213,45 @@ fn what_is_shaped_comes_and_goes_while_it_runs() {
         terminal.until("users and groups", is_all);
         shaper("clear -q").assert().code(0);
         terminal.until("nothing any more", |screen| screen.contains("nothing is shaped here"));
+    }
+}
+
+/// Each reading is a document, whatever comes and goes between the list of classes and the
+/// counters, and nobody has sent what was not sent.
+fn what_comes_and_goes_is_counted_once() {
+    let _host = host();
+    let path = policy(POLICY);
+    let output = format!("{SCRATCH}/readings");
+    let mut top = Command::new(binary());
+    top.args(["top", "--json", "--interval", "0.1"]);
+    let file = std::fs::File::create(&output).expect("a file");
+    let mut top = top.stdout(file).spawn().expect("top");
+    let others = POLICY.replace("ann: 20mbit, bob", "zoe: {uids: 4711, ceil: 1mbit}, bob");
+    for round in 0..3 {
+        shaper(&format!("apply -q {path}")).assert().code(0);
+        shaper("apply -q -").write_stdin(others.as_str()).assert().code(0);
+        if round % 2 == 0 {
+            shaper("clear -q").assert().code(0);
+        }
+    }
+    let readings = || std::fs::read_to_string(&output).expect("readings");
+    let has_all = || readings().lines().last().is_some_and(|line| line.contains("\"zoe\""));
+    soon("the last policy", PATIENCE, || readings().ends_with('\n') && has_all());
+    assert!(top.try_wait().expect("a child").is_none(), "it goes on");
+    top.kill().expect("end it");
+    top.wait().expect("its status");
+    let readings = readings();
+    assert!(readings.lines().count() > 5, "{readings}");
+    for line in readings.lines() {
+        let report: Value = serde_json::from_str(line).expect("JSON");
+        for link in report["links"].as_array().expect("links") {
+            let rows = [&link["users"], &link["groups"]].map(|rows| rows.as_array().expect("rows"));
+            for row in rows.into_iter().flatten().chain([&link["default"]]) {
+                // The kernel's own packets of a link that is new come meanwhile.
+                assert!(row["now_bit"].as_u64() < Some(200_000), "{row}");
+                assert_eq!(row["drops"], 0, "{row}");
+            }
+        }
     }
 }
 
