@@ -13,7 +13,7 @@ use crate::apply::{self, Options, Request, Session, may_change};
 use crate::cgroup::{Attached, Error, Instance};
 use crate::cli::Global;
 use crate::facts::Accounts;
-use crate::failure::Failure;
+use crate::failure::{Failure, JsonErrors};
 use crate::host::Kernel;
 use crate::host::observe;
 use crate::model::Matcher;
@@ -59,6 +59,9 @@ struct Document {
     /// Why no process was placed in another class: there is no policy that can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+    /// Why not all were released.
+    #[serde(flatten)]
+    errors: Option<JsonErrors>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +86,9 @@ pub(super) fn release(
     };
     let instance = run::standing(&kernel)?;
     let _lock = instance.lock(global.wait)?;
-    let wanted = subjects.iter().map(|subject| Wanted::new(&instance, subject, &file));
+    let mut named_before = BTreeSet::new();
+    let subjects = subjects.iter().filter(|subject| named_before.insert(*subject));
+    let wanted = subjects.map(|subject| Wanted::new(&instance, subject, &file));
     let wanted: Vec<Wanted> = wanted.collect::<Result<_, _>>()?;
     // Where there is no policy (any more), the next apply says whose they are.
     let whose = match apply::read(&file) {
@@ -111,26 +116,50 @@ pub(super) fn release(
     let mut kernel = kernel;
     let asks_cgroups = observe::open_owners(&mut kernel)?;
     let mut release = Release { kernel, instance, whose, asks_cgroups, stay: BTreeMap::new() };
+    // A word that is wrong is said before anything is released.
+    for wanted in &wanted {
+        if let Wanted::Process(pid) = wanted {
+            release.put_by_hand(*pid)?;
+        }
+    }
     let mut released = Vec::new();
-    for wanted in wanted {
-        release.all(&wanted, &mut released)?;
-    }
+    let done = wanted.iter().try_for_each(|wanted| release.all(wanted, &mut released));
     let mut stay = release.stay.into_values().flatten();
-    if let Some(first) = stay.next() {
-        stay.for_each(|other| log::warn!("{other}"));
-        return Err(first.into());
+    let done = match (done, stay.next()) {
+        (Ok(()), Some(first)) => Err(first.into()),
+        (Err(failure), first) => {
+            first.iter().for_each(|stays| log::warn!("{stays}"));
+            Err(failure)
+        }
+        (done, None) => done,
+    };
+    stay.for_each(|other| log::warn!("{other}"));
+    match done {
+        Err(failure) if released.is_empty() => Err(failure),
+        done => output(global, released, note, done.err()),
     }
-    Ok(match global.json {
-        true => {
-            let document = Document { version: 1, released, note };
-            Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?)
-        }
-        false => {
-            let stdout = if global.quiet { String::new() } else { text(&released) };
-            let stderr = note.map_or_else(String::new, |note| format!("note: {note}\n"));
-            Output { stdout, stderr, ..Output::default() }
-        }
-    })
+}
+
+/// What was released, and why not all of it was.
+fn output(
+    global: &Global,
+    released: Vec<Released>,
+    note: Option<String>,
+    failure: Option<Failure>,
+) -> Result<Output, Failure> {
+    let status = failure.as_ref().map_or(0, Failure::exit_status);
+    if global.json {
+        let errors = failure.as_ref().map(Failure::errors);
+        let document = Document { version: 1, released, note, errors };
+        let text = serde_json::to_string(&document).map_err(Failure::refused)?;
+        return Ok(Output { status, ..Output::json(&text) });
+    }
+    let stdout = if global.quiet { String::new() } else { text(&released) };
+    let mut stderr = note.map_or_else(String::new, |note| format!("note: {note}\n"));
+    if let Some(failure) = failure {
+        stderr.push_str(&format!("error: {}\n", failure.message()));
+    }
+    Ok(Output { stdout, stderr, status })
 }
 
 /// What a word of the command line means.

@@ -156,6 +156,17 @@ fn release_takes_what_was_put_by_hand_only() {
     let error =
         "error: zorro has no class; `shaper status` lists who has, `shaper why zorro` says why\n";
     exactly(&mut shaper(&format!("release -f {path} zorro")), 2, "", error);
+    // A word that is wrong is said before anything is released; what is named twice goes once.
+    let by_hand = Sleeper::of(BOB);
+    let other = by_hand.pid();
+    shaper(&format!("attach ann {other}")).assert().code(0);
+    let error = format!(
+        "error: process {pid} (sleep) was put nowhere by hand: it is in user/ann, where the policy has it\n"
+    );
+    exactly(&mut shaper(&format!("release -f {path} {other} {pid}")), 2, "", &error);
+    assert_eq!(members("user/ann/pinned"), [other]);
+    let said = format!("process {other}: from user/ann to nobody's class\n");
+    exactly(&mut shaper(&format!("release -f {path} {other} {other}")), 0, &said, "");
     // Where no policy is to be found, it is out of the class all the same.
     let of_bob = Sleeper::of(BOB);
     shaper(&format!("attach ann {}", of_bob.pid())).assert().code(0);

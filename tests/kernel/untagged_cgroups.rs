@@ -210,9 +210,12 @@ fn what_cannot_go_back_is_named_and_keeps_nothing_else() {
     }
     assert_eq!(unified(actor.pid()), at);
     each_new_socket_is(&mut world, &mut actor, &ann);
+    // All others are free, and are said to be.
     let refused = own.shaper(&["release", "ann"]).exits(1);
     assert!(refused.stderr.contains(&format!("process {pid} cannot leave")), "{}", refused.stderr);
-    assert_eq!((unified(actor.pid()), unified(other.pid())), (at, payload), "all others are free");
+    let freed = format!("process {}: from user/ann to ", other.pid());
+    assert!(refused.stdout.starts_with(&freed), "{}", refused.stdout);
+    assert_eq!((unified(actor.pid()), unified(other.pid())), (at, payload));
     // Where tags are read nobody's class is by that.
     own.apply(&own.with("bpf"));
     each_new_socket_is(&mut world, &mut actor, &ann);
