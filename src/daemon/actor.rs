@@ -23,7 +23,7 @@ use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::execute;
 use crate::host::kept::{self, Totals};
-use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
+use crate::host::observe::{self, ObserveError, Snapshot, Wanted, WhoLeft};
 use crate::plan::Step;
 use crate::sample;
 use crate::sys::memory;
@@ -35,6 +35,8 @@ pub(super) struct Actor {
     placing: Placing,
     /// The look with which retired classes are compared.
     earlier: Option<Snapshot>,
+    /// The look at who left that is going on, and how long it took so far.
+    who_left: Option<(WhoLeft, Duration)>,
     /// The lock by which others find this daemon.
     keeping: Option<Keeping>,
     condition: Condition,
@@ -57,8 +59,8 @@ impl Actor {
     ) -> Actor {
         let condition = Condition { word: word.to_string(), why, since: SystemTime::now() };
         let (placing, extent) = (Placing::default(), String::new());
-        let (earlier, keeping) = (None, None);
-        Actor { session, placing, earlier, keeping, condition, extent, kept, said }
+        let (earlier, who_left, keeping) = (None, None, None);
+        Actor { session, placing, earlier, who_left, keeping, condition, extent, kept, said }
     }
 
     /// Whether there is a hierarchy to place processes in.
@@ -78,7 +80,7 @@ impl Actor {
             Action::Place(newcomer) => return self.placing.one(kernel, newcomer, whose),
             Action::HandOver => self.placing.hand_over(),
             Action::Sweep => return self.placing.all(kernel, whose, state.waiting()),
-            Action::LookWhoLeft => return self.look_who_left(&state.in_force().state),
+            Action::LookWhoLeft => return Some(self.look_who_left(&state.in_force().state)),
             Action::Apply { attempt, held, collects } => {
                 let start = Instant::now();
                 let mut request = state.request(attempt, held);
@@ -189,21 +191,26 @@ impl Actor {
         Ok(seen)
     }
 
-    /// Looks which accounts have no process any more.
-    fn look_who_left(&self, state: &KernelState) -> Option<Event> {
+    /// Looks which accounts have no process any more, for a turn.
+    fn look_who_left(&mut self, state: &KernelState) -> Event {
         let start = Instant::now();
-        let mut empty: BTreeSet<_> =
-            state.claims.keys().filter_map(Claim::comes_and_goes).cloned().collect();
+        let (mut look, before) = self.who_left.take().unwrap_or_else(|| {
+            let owners = state.claims.keys().filter_map(Claim::comes_and_goes).cloned();
+            (WhoLeft::new(owners.collect()), Duration::ZERO)
+        });
         // What cannot be read may have a process.
-        let occupied = observe::occupied(&self.session.kernel, empty.clone());
-        match occupied {
-            Ok(occupied) => empty.retain(|owner| !occupied.contains(owner)),
-            Err(error) => {
-                log::debug!("who left: {error}");
-                empty.clear();
+        let empty = look.turn(&self.session.kernel).unwrap_or_else(|error| {
+            log::debug!("who left: {error}");
+            Some(BTreeSet::new())
+        });
+        let turn = start.elapsed();
+        match empty {
+            Some(empty) => Event::Directories { empty, took: before + turn },
+            None => {
+                self.who_left = Some((look, before + turn));
+                Event::SomeDirectories { took: turn }
             }
         }
-        Some(Event::Directories { empty, took: start.elapsed() })
     }
 
     /// One apply. `repair`: of the policy in force.

@@ -102,6 +102,10 @@ pub(super) enum Event {
         empty: BTreeSet<Owner>,
         took: Duration,
     },
+    /// The outcome of a turn of [`Action::LookWhoLeft`] that was not the last.
+    SomeDirectories {
+        took: Duration,
+    },
     /// The outcome of [`Action::LookWhoListens`].
     Listening {
         took: Duration,
@@ -193,7 +197,8 @@ pub(super) enum Action {
     HandOver,
     /// Look at all processes, and place them.
     Sweep,
-    /// Read the directories of all owners that come and go.
+    /// Read the directories of all owners that come and go; where there are none, for a turn, who
+    /// runs.
     LookWhoLeft,
     /// Apply the policy. `held`: links that are left alone. `collects`: compare retired classes
     /// with the earlier look at them, and delete the quiet ones.

@@ -32,6 +32,8 @@ const AT_A_TIME: Duration = Duration::from_millis(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After a look at who has left, the rest is at least so many times as long as the look took.
 const LEFT_SHARE: u32 = 300;
+/// The same after a turn of such a look.
+const TURN_SHARE: u32 = 5;
 /// How often NSS is asked about all accounts again.
 const ASK: Duration = Duration::from_secs(600);
 /// The same while NSS does not answer.
@@ -313,6 +315,11 @@ impl People {
     /// Plans a look at all processes as soon as the last one allows.
     pub(super) fn sweep_soon(&mut self, now: Instant) {
         self.sweep_by(self.sweeps.soon(now));
+    }
+
+    /// Handles that not all owners were looked at yet: others have the processor meanwhile.
+    pub(super) fn looks_on(&mut self, took: Duration, now: Instant) {
+        self.agenda.at(Task::Leave, now + took.saturating_mul(TURN_SHARE));
     }
 
     /// Handles that the directories of these owners are empty.

@@ -12,6 +12,7 @@ mod error;
 mod limited;
 mod links;
 mod namespaces;
+mod occupied;
 mod owners;
 mod passage;
 mod podman;
@@ -35,6 +36,7 @@ pub use counted::{Sent, count_again, passed, sent};
 pub use defaulted::{Counted as CountedService, Service, defaulted};
 pub use error::ObserveError;
 pub use limited::limited;
+pub use occupied::{WhoLeft, occupied};
 pub use owners::open_owners;
 pub use passage::{Led, Passage, passages};
 pub use privilege::lack;
@@ -200,41 +202,6 @@ fn neighbours(kernel: &Kernel) -> Result<BTreeSet<String>, ObserveError> {
         }
     }
     Ok(names)
-}
-
-/// Those of the owners whose directories have a process, or, where processes are placed in none,
-/// as whose uids one runs.
-///
-/// # Errors
-/// A directory or a process that cannot be read.
-pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Owner>, ObserveError> {
-    let Some(instance) = kernel.instance() else { return Ok(BTreeSet::new()) };
-    if !instance.places() {
-        if owners.is_empty() {
-            return Ok(owners);
-        }
-        let scan = process::scan(&kernel.proc_root)?;
-        let running = process::running_uids(&scan.processes, &kernel.view()?);
-        let is_pinned = |it: &Owner| instance.directory(&Claim::Pinned(it.clone())).is_dir();
-        let pinned = match owners.iter().any(is_pinned) {
-            true => kernel.pinned_owners()?,
-            false => BTreeSet::new(),
-        };
-        let runs = |owner: &Owner| match owner {
-            _ if pinned.contains(owner) => true,
-            Owner::Uid(uid) => running.contains(uid),
-            Owner::Subuids(range) => running.iter().any(|uid| range.contains(*uid)),
-            _ => true,
-        };
-        return Ok(owners.into_iter().filter(runs).collect());
-    }
-    let mut occupied = BTreeSet::new();
-    for owner in owners {
-        if instance.is_occupied(&owner)? {
-            occupied.insert(owner);
-        }
-    }
-    Ok(occupied)
 }
 
 /// Tries what this kernel can do, in a network namespace made for it. `known`: functions of the

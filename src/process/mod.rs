@@ -14,6 +14,7 @@ mod parse;
 mod place;
 mod placement;
 mod proxy;
+mod running;
 mod scan;
 mod served;
 mod view;
@@ -35,6 +36,7 @@ pub use parse::{
 };
 pub use place::{PlacedOne, Seen, place, place_one, place_seen};
 pub use placement::{Failed, ForeignProcess, Placement, Verdict};
+pub use running::Running;
 pub use scan::{Scan, read_one, scan};
 pub use view::{InstanceView, Reason, claim_of, held_by_another, running_uids, unclaimed};
 pub use whose::{acts_for, counts_as, whose};

@@ -108,15 +108,12 @@ impl Listing {
         let entries = fs::read_dir(proc_root).map_err(Error::io("list", proc_root))?;
         Ok(Listing { entries, path: proc_root.to_path_buf() })
     }
-}
 
-impl Iterator for Listing {
-    type Item = Result<Vec<u32>, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next pids, of at most so many entries; `None`: all are listed.
+    pub(super) fn part(&mut self, most: usize) -> Option<Result<Vec<u32>, Error>> {
         let mut pids = Vec::new();
         let mut listed = 0;
-        for entry in self.entries.by_ref().take(LISTED) {
+        for entry in self.entries.by_ref().take(most) {
             listed += 1;
             match entry {
                 Ok(entry) => {
@@ -128,6 +125,14 @@ impl Iterator for Listing {
             }
         }
         (listed > 0).then_some(Ok(pids))
+    }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Vec<u32>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.part(LISTED)
     }
 }
 

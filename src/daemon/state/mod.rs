@@ -218,6 +218,7 @@ impl State {
             Event::NotSwept { why } => people.not_swept(why, now),
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
+            Event::SomeDirectories { took } => people.looks_on(took, now),
             Event::Listening { took, why } => {
                 let said = self.listening.ended(took, why, now);
                 said.into_iter().for_each(|line| self.say(log::Level::Warn, line));

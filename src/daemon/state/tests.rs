@@ -2,6 +2,8 @@
 
 mod together;
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -410,26 +412,6 @@ fn engines_are_asked_when_it_is_due_and_an_apply_is_for_news_alone() {
     assert_eq!(state.due(later), later);
     let applies = |it: &Decision| matches!(it, Decision::Do(Action::Apply { .. }));
     assert!(state.on(Event::Time, later).iter().any(applies));
-}
-
-#[test]
-fn who_has_a_guest_and_no_process_stays_and_costs_no_apply() {
-    let now = Instant::now();
-    let dan = Owner::Uid(1000);
-    for with_guests in [BTreeSet::from([1000]), BTreeSet::new()] {
-        let mut state = rested(now);
-        let has_guest = !with_guests.is_empty();
-        let claims = [(Claim::Owner(dan.clone()), ClassId::ours(Minor(0x10)))].into();
-        let accounts = Accounts { running: [1000].into(), with_guests, ..Accounts::default() };
-        let kernel = KernelState { claims, ..KernelState::default() };
-        let stands = InForce { accounts, state: kernel, ..in_force() };
-        state.on(applied(Attempt::Repair, stands, now), now);
-        for at in [now, now + 60 * SECOND] {
-            let empty = BTreeSet::from([dan.clone()]);
-            state.on(Event::Directories { empty, took: Duration::ZERO }, at);
-        }
-        assert_eq!(state.people.leaving().is_empty(), has_guest);
-    }
 }
 
 #[test]
