@@ -32,7 +32,8 @@ impl Mount {
         self.fstype == "cgroup" && self.super_options.iter().any(|option| option == name)
     }
 
-    fn read_only(&self) -> bool {
+    /// Whether nothing can be written by this mount.
+    pub fn read_only(&self) -> bool {
         self.options.iter().any(|option| option == "ro")
     }
 }

@@ -51,7 +51,7 @@ pub enum NoClassifier {
     Nothing(NoNetCls),
     /// The policy says `auto`, and the kernel has neither.
     #[error(
-        "this kernel has neither `cls_cgroup` nor `cls_bpf`, so packets cannot be told apart by user; install a kernel that has one (Debian: linux-modules-extra or the distribution's full kernel)"
+        "this kernel has neither `cls_cgroup` nor `cls_bpf`, so packets cannot be told apart by user; install a kernel that has one (Debian: linux-modules-extra or the distribution's full kernel), or run this with CAP_SYS_ADMIN and CAP_BPF, where a container has too little to try them"
     )]
     Neither,
 }

@@ -49,33 +49,16 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
             "boot a kernel that is built with CONFIG_CGROUP_NET_CLASSID",
         );
     }
-    let Some(at) = found.mounted.as_deref().map(shown) else {
-        return match found.is_forbidden {
-            true => without(
-                machine,
-                "the kernel was started with `cgroup_no_v1`, which switches net_cls off",
-                "take `net_cls` (or `all`) off that parameter and boot again",
+    let Some(at) = found.mounted.as_deref().map(shown) else { return unmounted(found, machine) };
+    if let Some(why) = found.disturbs.filter(|why| *why == Spared::ReadOnly) {
+        return Check::ok(
+            "net_cls",
+            format!(
+                "net_cls is mounted at {at}, and `classifier: auto` does without (`uid`): {why}; {}",
+                otherwise(why)
             ),
-            false if let Some(why) = found.disturbs => Check::ok(
-                "net_cls",
-                format!(
-                    "net_cls is not mounted, and `classifier: auto` does without (`uid`): {why}; {}",
-                    otherwise(why)
-                ),
-            ),
-            false if found.is_unused => Check::ok(
-                "net_cls",
-                "net_cls is not mounted, and no link needs it: all have `classifier: uid`",
-            ),
-            false => Check::ok(
-                "net_cls",
-                format!(
-                    "net_cls is not mounted: `shaper apply` mounts it, and `classifier: auto` is `{}`; with `uid` it stays unmounted",
-                    with_tags(machine)
-                ),
-            ),
-        };
-    };
+        );
+    }
     if !found.is_quick && machine.is_since((6, 0)) {
         return Check::warning(
             "net_cls",
@@ -99,6 +82,38 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
     )
 }
 
+/// What is said where it is mounted nowhere.
+fn unmounted(found: &NetClsFound, machine: &Machine) -> Check {
+    match found.is_forbidden {
+        true => without(
+            machine,
+            "the kernel was started with `cgroup_no_v1`, which switches net_cls off",
+            "take `net_cls` (or `all`) off that parameter and boot again",
+        ),
+        false if let Some(why) = found.disturbs => Check::ok(
+            "net_cls",
+            format!(
+                "net_cls is not mounted, and `classifier: auto` does without (`uid`): {why}; {}",
+                otherwise(why)
+            ),
+        ),
+        false if found.is_unused => Check::ok(
+            "net_cls",
+            format!(
+                "net_cls is not mounted, and no link needs it: all have `uid`; where the policy says `classifier: auto`, the next `shaper apply` mounts it and takes `{}`",
+                with_tags(machine)
+            ),
+        ),
+        false => Check::ok(
+            "net_cls",
+            format!(
+                "net_cls is not mounted: `shaper apply` mounts it, and `classifier: auto` is `{}`; with `uid` it stays unmounted",
+                with_tags(machine)
+            ),
+        ),
+    }
+}
+
 /// What `auto` is where there is `net_cls`.
 fn with_tags(machine: &Machine) -> &'static str {
     match machine.features.has_programs() {
@@ -111,12 +126,17 @@ fn with_tags(machine: &Machine) -> &'static str {
 fn otherwise(why: Spared) -> &'static str {
     match why {
         Spared::Podman => {
-            "with Podman 5.3 it is mounted again, and with `classifier: bpf` all the same"
+            "with Podman 5.3, or once none of them is logged in or lingers, the next `shaper apply` mounts it again, and with `classifier: bpf` all the same; with `uid` it stays unmounted"
         }
         Spared::Tied => {
             "once it is mounted together with these (`mount -t cgroup -o net_cls,…`), or none of them is used there, `auto` takes it"
         }
-        Spared::Unmountable => "an `apply` by hand, or `systemctl restart shaper`, may mount it",
+        Spared::ReadOnly => {
+            "once it can be written there (`mount -o remount,rw`), or elsewhere, `auto` takes it"
+        }
+        Spared::Unmountable => {
+            "an `apply` that has it (by hand, or `systemctl restart shaper`) mounts it"
+        }
     }
 }
 
@@ -136,7 +156,7 @@ fn neighbours(found: &NetClsFound) -> Vec<Check> {
             ),
         ));
     }
-    if let (Some(_), Some(why)) = (&found.mounted, found.disturbs) {
+    if let (Some(_), Some(why @ Spared::Podman)) = (&found.mounted, found.disturbs) {
         checks.push(Check::warning(
             "neighbours",
             format!("net_cls is mounted, and {why}"),
@@ -249,8 +269,10 @@ mod tests {
         let features = Features { classifiers: [Classifier::Bpf].into(), ..Features::default() };
         let machine = Machine { features, ..Machine::default() };
         assert!(mount(&others, &machine).what.contains("so `classifier: auto` is `bpf`"));
-        for why in [Spared::Podman, Spared::Tied, Spared::Unmountable] {
-            let found = NetClsFound { mounted: None, disturbs: Some(why), ..others.clone() };
+        let whys = [Spared::Podman, Spared::Tied, Spared::Unmountable, Spared::ReadOnly];
+        for (why, at) in whys.into_iter().zip([None, None, None, Some("/x".to_string())]) {
+            let found = NetClsFound { mounted: at, disturbs: Some(why), ..others.clone() };
+            assert_eq!(checks(&found, &machine).len(), 1, "it disturbs nobody");
             let said = mount(&found, &machine).what;
             assert!(said.contains("does without (`uid`): ") && said.ends_with(otherwise(why)));
         }

@@ -312,7 +312,10 @@ pub enum Spared {
         "its hierarchy is tied to other controllers (the same number in /proc/cgroups), and is mounted nowhere that can be seen from here"
     )]
     Tied,
-    /// The instance stands without `net_cls`, and this process, the daemon, may not mount it.
+    /// It is mounted for reading only, and the instance is not there.
+    #[error("it is mounted for reading only")]
+    ReadOnly,
+    /// This process (the daemon, or one in a container) may not mount it.
     #[error("nothing here has it mounted, and this process may not (CAP_SYS_ADMIN)")]
     Unmountable,
 }

@@ -19,7 +19,8 @@ use crate::support::program::{CLAIMS, NET_CLS, apply, confined_shaper, policy, s
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Host => auto_leaves_a_users_old_podman_alone, nftables_still_sees_the_cgroups_of_sockets;
+    On::Host => auto_leaves_a_users_old_podman_alone, where_it_cannot_be_written_auto_goes_without,
+    nftables_still_sees_the_cgroups_of_sockets;
 );
 
 const POLICY: &str = "
@@ -91,6 +92,7 @@ fn auto_leaves_a_users_old_podman_alone() {
         apply(&with("uid"));
         stands_in(CLAIMS);
     }
+    assert!(what.contains("or once none of them is logged in or lingers"), "{what}");
     // The daemon of the unit may not mount it: it stays without also when she has left.
     fs::remove_dir_all(&used).expect("her folder goes");
     let file = policy(POLICY);
@@ -98,7 +100,49 @@ fn auto_leaves_a_users_old_podman_alone() {
     assert!(!daemons.contains("mount"), "{daemons}");
     let roots = shaper(&["plan", "-v", &file]).exits(0).stdout;
     assert!(roots.contains("+ mount net_cls"), "{roots}");
+    let (_, what) = doctor("net_cls").expect("a check");
+    assert!(what.contains("the next `shaper apply` mounts it and takes `bpf`"), "{what}");
+    apply(POLICY);
+    stands_in(NET_CLS);
     shaper(&["clear"]).exits(0);
+    // In a container that may not mount it, `doctor` says what `auto` does there.
+    let told = confined_shaper(&["doctor", "--json"]).json().to_string();
+    assert!(told.contains("does without (`uid`): nothing here has it mounted"), "{told}");
+}
+
+/// As in a container to which its engine shows the host's hierarchies for reading.
+fn where_it_cannot_be_written_auto_goes_without() {
+    let mut world = World::new();
+    let _stream = world.pouring(ANN, Family::V4);
+    let at = format!("{SCRATCH}/theirs");
+    fs::create_dir(&at).expect("a mount point");
+    run(&format!("mount -t cgroup -o net_cls,favordynmods none {at}"));
+    run(&format!("mount -o remount,bind,ro {at}"));
+    let refused = shaper(&["apply", &policy(&with("bpf"))]);
+    assert_eq!(refused.status, Some(1), "{}", refused.stdout);
+    let says = |words: &str| {
+        let (state, what) = doctor("net_cls").expect("a check");
+        assert!(state == "ok" && what.contains(words), "{what}");
+        assert_eq!(doctor("neighbours"), None, "nobody is disturbed");
+    };
+    says("does without (`uid`): it is mounted for reading only");
+    apply(POLICY);
+    stands_in(CLAIMS);
+    let ann = |root: &str| fs::read_to_string(format!("{root}/shaper/user/ann/net_cls.classid"));
+    assert!(ann(CLAIMS).is_ok());
+    let again = shaper(&["plan", "--exit-code", &policy(POLICY)]);
+    assert_eq!(again.status, Some(0), "{}{}", again.stdout, again.stderr);
+    says("does without (`uid`): it is mounted for reading only");
+    // Once it can be written `auto` takes it, and goes on so, though it is seen as before again.
+    run(&format!("mount -o remount,bind,rw {at}"));
+    says("so `classifier: auto` is `bpf`");
+    apply(POLICY);
+    assert!(ann(&at).is_ok() && ann(CLAIMS).is_err());
+    run(&format!("mount -o remount,bind,ro {at}"));
+    says("so `classifier: auto` is `bpf`");
+    run(&format!("mount -o remount,bind,rw {at}"));
+    shaper(&["clear"]).exits(0);
+    run(&format!("umount {at}"));
 }
 
 /// A cgroup of the machine's, outside of the cell.

@@ -7,9 +7,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use super::error::ObserveError;
 use super::podman::disturbed;
-use crate::cgroup::{Provision, Root};
+use crate::cgroup::{Mount, Provision, Root};
 use crate::doctor::{Manager, NetClsFound, networkd, shapes};
 use crate::facts::{LinkFacts, NoNetCls, Spared};
 use crate::host::Kernel;
@@ -69,16 +71,16 @@ pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
 /// # Errors
 /// As [`Provision::read`].
 pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, ObserveError> {
-    let Provision { exists, is_forbidden, mount, below_v2, is_tied } = Provision::read()?;
+    let Provision { exists, is_forbidden, mount, below_v2, .. } = Provision::read()?;
     let is_quick = |option: &String| option == "favordynmods";
     Ok(NetClsFound {
         exists,
         is_forbidden,
         is_unused: !kernel.places(),
         is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
-        disturbs: match mount {
-            None if is_tied => Some(Spared::Tied),
-            _ => disturbed(Path::new("/")),
+        disturbs: match spared(kernel)? {
+            None if mount.is_some() => disturbed(Path::new("/")),
+            why => why,
         },
         mounted: mount.map(|mount| mount.point.display().to_string()),
         below_v2: below_v2.map(|mount| mount.point.display().to_string()),
@@ -103,19 +105,25 @@ pub fn no_net_cls(kernel: &Kernel) -> Result<Option<NoNetCls>, ObserveError> {
     })
 }
 
-/// Why `auto` leaves `net_cls` unmounted, though the kernel has it; `None`: it is mounted, or may
-/// be.
+/// Why `auto` leaves `net_cls` alone, though the kernel has it; `None`: it is mounted, or may be.
 ///
 /// # Errors
 /// As [`no_net_cls`].
 pub fn spared(kernel: &Kernel) -> Result<Option<Spared>, ObserveError> {
-    if kernel.hierarchy().is_some() || no_net_cls(kernel)?.is_some() {
+    if kernel.hierarchy().is_some() {
+        // The daemon of the unit sees other mounts than the run before it that made the instance.
+        let stands = kernel.at(Root::NetCls).is_some_and(|it| it.root().is_dir());
+        let mount = if stands { None } else { Provision::read()?.mount };
+        return Ok(mount.filter(Mount::read_only).map(|_| Spared::ReadOnly));
+    }
+    if no_net_cls(kernel)?.is_some() {
         return Ok(None);
     }
     let may_mount = capabilities(&kernel.proc_root, std::process::id())
         .is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0);
     let stands_without = kernel.at(Root::Plain).is_some_and(|it| it.root().is_dir());
-    if stands_without && !may_mount {
+    // Others than root are told what root would find.
+    if !may_mount && (stands_without || geteuid().is_root()) {
         return Ok(Some(Spared::Unmountable));
     }
     if Provision::read()?.is_tied {
