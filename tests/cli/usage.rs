@@ -23,7 +23,7 @@ tests!(On::Host =>
     who_is_not_logged_in_has_a_quota_all_the_same,
     what_one_is_told_nobody_else_reads_and_nobody_writes,
     a_daemon_tells_who_has_used_his_quota_up_what_holds_him,
-    what_is_confirmed_is_told
+    what_is_confirmed_is_told, what_went_by_a_link_that_is_gone_was_used
 );
 
 const POLICY: &str = "
@@ -417,4 +417,60 @@ fn a_daemon_tells_who_has_used_his_quota_up_what_holds_him() {
     let said = until("she is told of more", ANN, "usage", " 953MiB 954MiB ");
     assert!(!said.contains("100%"), "{said}");
     assert!(daemon.end().success());
+}
+
+const BY_TWO_LINKS: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}, d1: {rate: 1gbit, leaf: bfifo, optional: true}}
+users: {ann: {ceil: 200mbit, quota: {12h: 1GB, then: 2mbit}}}
+";
+
+/// Without a daemon, and whatever number the link has when it is back.
+fn what_went_by_a_link_that_is_gone_was_used() {
+    host();
+    let path = policy(BY_TWO_LINKS);
+    let comes = || {
+        run("ip link add d1 type veth peer name d1-far");
+        run("ip addr add 10.9.9.1/24 dev d1");
+        run("ip link set d1-far up");
+        run("ip link set d1 up");
+        run("ip neigh add 10.9.9.2 lladdr 02:00:00:00:00:02 dev d1");
+    };
+    let apply = || {
+        usage(&format!("apply -q {path}")).assert().code(0);
+    };
+    let json = |words: &str| -> serde_json::Value {
+        let output = usage(words).assert().code(0).get_output().stdout.clone();
+        serde_json::from_slice(&output).expect("JSON")
+    };
+    let used = || json("usage ann --json")["quotas"][0]["used_bytes"].as_u64().expect("bytes");
+    let sends = "for i in $(seq 100); do head -c 1000 /dev/zero; done > /dev/udp/10.9.9.2/9";
+    let sends = || assert!(by_hand(ANN, &format!("bash -c '{sends}'")).status.success());
+    comes();
+    apply();
+    sends();
+    apply();
+    let first = used();
+    assert!((100_000..150_000).contains(&first), "{first}");
+    run("ip link del d1");
+    apply();
+    assert_eq!(used(), first, "it stays used");
+    comes();
+    apply();
+    assert_eq!(used(), first, "and counts once");
+    sends();
+    apply();
+    let status = json("status ann --json");
+    let mut links = status["links"].as_array().expect("links").iter();
+    let d1 = links.find(|link| link["dev"] == "d1").expect("the link");
+    let of_d1 = d1["users"][0]["sent_bytes"].as_u64().expect("bytes");
+    assert!((100_000..150_000).contains(&of_d1), "{of_d1}");
+    assert_eq!(used(), first + of_d1);
+    // Its class ends with what was not counted yet: `clear` counts that.
+    sends();
+    usage("clear -q").assert().code(0);
+    apply();
+    assert!(used() >= first + of_d1 + 100_000, "{}", used());
+    run("ip link del d1");
+    usage("clear -q").assert().code(0);
 }
