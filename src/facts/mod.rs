@@ -399,9 +399,10 @@ pub struct Unread {
 
 impl Observation {
     /// Whether this process has the map of flows that the link's programs use, and so new programs
-    /// can go on with it.
+    /// can go on with it. One that may change nothing plans for somebody who may open the map.
     pub fn keeps_flows(&self, link: &LinkName) -> bool {
-        self.facts.flows.contains_key(link) && !self.unread.flows.contains(link)
+        let is_closed = self.facts.lacks.is_none() && self.unread.flows.contains(link);
+        self.facts.flows.contains_key(link) && !is_closed
     }
 
     /// Whether nothing is strange.

@@ -17,7 +17,8 @@ tests!(On::Host =>
     whoever_nobody_claims_sees_the_default_class, a_number_is_a_process_or_a_uid_and_not_both,
     a_line_that_is_called_like_an_account_is_not_the_accounts, who_shares_a_line_is_not_told,
     without_the_policy_each_process_has_its_own_class,
-    a_plan_without_root_says_so, roots_umask_hides_no_limits, without_tags_users_see_what_is_theirs,
+    a_plan_without_root_says_so, a_plan_without_root_makes_nothing_anew_that_arrives,
+    roots_umask_hides_no_limits, without_tags_users_see_what_is_theirs,
     in_another_namespace_users_see_what_is_theirs_there, who_has_anothers_uid_is_not_told_what_that_was
 );
 
@@ -228,6 +229,34 @@ fn without_the_policy_each_process_has_its_own_class() {
     }
     let said = why_refused(ANN, &format!("ann --to 192.0.2.1:443 --file {path}"));
     assert!(said.contains("where a connection's packets go is by the policy"), "{said}");
+}
+
+/// The programs of what arrives read maps that root alone may open: they count as they stand.
+fn a_plan_without_root_makes_nothing_anew_that_arrives() {
+    host();
+    let down = |ann: &str| {
+        let users = format!("users: {{ann: {{ceil: {ann}}}, bob: {{ceil: 20mbit}}}}\n");
+        let path =
+            policy(&format!("version: 1\nlinks: {{up0: {{rate: 1gbit, down: 1gbit}}}}\n{users}"));
+        readable(&path);
+        path
+    };
+    let plan = |path: &str| {
+        let words = format!("plan -v {path}");
+        let output = as_user(BOB, &words).assert().code(0).get_output().clone();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("cannot be read") && error.contains("as root it can"), "{error}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    shaper(&format!("apply -q {}", down("20mbit"))).assert().code(0);
+    let same = plan(&down("20mbit"));
+    assert!(same.starts_with("in sync"), "{same}");
+    let other = plan(&down("30mbit"));
+    let steps = other.lines().filter(|line| line.contains(" up0 "));
+    let is_her =
+        |line: &str| line.starts_with("~ up0 class 1:") || line.starts_with("~ up0 qdisc ");
+    assert!(other.starts_with("~ ann 20mbit → 30mbit\n"), "{other}");
+    assert!(steps.clone().count() > 0 && steps.clone().all(is_her), "{other}");
 }
 
 fn a_plan_without_root_says_so() {

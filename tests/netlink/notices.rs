@@ -26,7 +26,7 @@ fn ask(netlink: &mut Netlink) {
 fn who_asks_and_changes_is_not_woken_up_for_it_and_is_for_what_others_do() {
     in_a_namespace(|netlink| {
         let mut listener = LinkListener::open().unwrap();
-        let mut heard = |listener: &mut LinkListener| {
+        let heard = |listener: &mut LinkListener| {
             let mut ports = Vec::new();
             listener.hear(|port, _| ports.push(port)).unwrap();
             ports

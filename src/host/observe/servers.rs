@@ -7,6 +7,7 @@ use log::debug;
 
 use super::classes::Classes;
 use super::error::ObserveError;
+use super::privilege::lack;
 use crate::classify::servers::{self, Bound, Protocol, Servers};
 use crate::host::Kernel;
 use crate::netlink::decode::Decoded;
@@ -17,7 +18,8 @@ use crate::sys::route::{Netlink, SocketError};
 use crate::tree::Family;
 
 /// The map that filters read, of these that their names say: the one that is open, else the newest,
-/// which is opened. `None`: there is none, or it may not be opened.
+/// which is opened. `None`: there is none, or it may not be opened: this process will have filters
+/// read another one. Whoever may change nothing plans for somebody who may open it.
 pub(super) fn in_force(kernel: &mut Kernel, named: &BTreeSet<u32>) -> Option<u32> {
     let open = kernel.servers.as_ref().map(ServerMap::id);
     if let Some(id) = open.filter(|id| named.contains(id)) {
@@ -31,7 +33,7 @@ pub(super) fn in_force(kernel: &mut Kernel, named: &BTreeSet<u32>) -> Option<u32
         }
         Err(error) => {
             debug!("BPF map {id}: {error}");
-            None
+            lack(&kernel.proc_root).ok().flatten().map(|_| id)
         }
     }
 }

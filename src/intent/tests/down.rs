@@ -99,6 +99,21 @@ fn a_user_has_one_class_in_both_directions_with_limits_of_its_own_in_each() {
     assert_ne!(rules(&up), rules(&down));
 }
 
+/// Whoever may change nothing says what root does, who has the map.
+#[test]
+fn a_map_of_flows_that_root_alone_may_open_stays_in_a_plan_of_others() {
+    let mut seen = able();
+    let link = name("eth0");
+    seen.state = resolved(&intent(POLICY), seen.clone()).desired;
+    seen.facts.features.helpers.socket_tag = false;
+    seen.facts.flows.insert(link.clone(), 7);
+    let with_map = resolved(&intent(POLICY), seen.clone()).plan.to_string();
+    seen.unread.flows.insert(link);
+    assert_ne!(resolved(&intent(POLICY), seen.clone()).plan.to_string(), with_map);
+    seen.facts.lacks = Some(crate::facts::Lack::NetAdmin);
+    assert_eq!(resolved(&intent(POLICY), seen).plan.to_string(), with_map);
+}
+
 /// Its packets come to the ifb all the while.
 #[test]
 fn what_finds_flows_waits_also_where_another_version_made_what_redirects() {
