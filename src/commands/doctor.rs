@@ -25,7 +25,7 @@ use crate::model::{LinkAt, Model, Node};
 use crate::netlink::device::Device;
 use crate::policy::{self, Policy};
 use crate::process;
-use crate::tree::{Direction, LinkName, Owner};
+use crate::tree::{Direction, Foreign, LinkName, Owner};
 use crate::units::Rate;
 
 /// How long NSS may take for everything.
@@ -289,10 +289,26 @@ fn link(
         queues,
         largest,
         lro: observe::lro(&name)?,
+        foreign: foreign(seen, &name),
         direct_packets: direct,
         facts,
         name,
     }))
+}
+
+/// Filters of others at our roots of a link that are asked before ours, each with the command that
+/// removes it.
+fn foreign(seen: &Snapshot, name: &LinkName) -> Vec<(String, String)> {
+    let of_the_link = seen.observation.foreign.iter().filter(|it| it.is_asked_first(name));
+    let told = of_the_link.filter_map(|it| match it {
+        Foreign::Filter { port, parent, pref, .. } => {
+            let device = port.device();
+            let cure = format!("tc filter del dev {device} parent {parent} pref {pref}");
+            Some((it.to_string(), cure))
+        }
+        _ => None,
+    });
+    told.collect()
 }
 
 /// The lowest cap of a line on a link, and whose it is.

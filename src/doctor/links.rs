@@ -36,6 +36,9 @@ pub struct LinkFound {
     pub largest: Option<u32>,
     /// Large receive offload is on; `None`: the driver does not say.
     pub lro: Option<bool>,
+    /// Filters of others at our roots there that are asked before ours, each with the command that
+    /// removes it.
+    pub foreign: Vec<(String, String)>,
     /// Packets that passed no class at all.
     pub direct_packets: u32,
 }
@@ -62,6 +65,13 @@ pub(super) fn checks(link: &LinkFound, unprivileged: bool) -> Vec<Check> {
     ];
     let mut checks: Vec<Check> = found.into_iter().flatten().collect();
     checks.extend(others(link, unprivileged));
+    checks.extend(link.foreign.iter().map(|(what, cure)| {
+        let what = format!(
+            "the {} is not shaper's and is asked first: what it takes is where it says, whosever it is",
+            shown(what)
+        );
+        Check::warning("foreign", what, format!("if nobody needs it: {cure}"))
+    }));
     if link.direct_packets > 0 {
         checks.push(Check::warning(
             "direct",
@@ -233,6 +243,7 @@ mod tests {
             queues: Some(4),
             largest: Some(65_536),
             lro: Some(true),
+            foreign: Vec::new(),
             direct_packets: 0,
         }
     }
@@ -289,6 +300,8 @@ mod tests {
         assert!(cure("the tcx program x").contains("TCX_NEXT"));
         assert!(cure("the nftables chain guard in sees nothing").contains("prerouting"));
         assert_eq!(of(|it| it.is_ciliums = true), [("beside", Warning)]);
+        let foreign = |it: &mut LinkFound| it.foreign = vec![("u32 filter".into(), "tc".into())];
+        assert_eq!(of(foreign), [("foreign", Warning)]);
         assert_eq!(of(|it| it.direct_packets = 3), [("direct", Warning)]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Claim, Port, Pref};
+use super::{Claim, LinkName, Port, Pref};
 use crate::units::ClassId;
 
 /// An object of somebody else's that stands among ours.
@@ -38,6 +38,17 @@ pub enum Foreign {
         /// The claim whose directory contains this one, and cannot be removed before it.
         below: Option<Claim>,
     },
+}
+
+impl Foreign {
+    /// Whether it is a filter at a root of ours on the link, and asked before the one of ours that
+    /// says whose a packet is.
+    pub fn is_asked_first(&self, link: &LinkName) -> bool {
+        match self {
+            Foreign::Filter { port, pref, .. } => port.link == *link && *pref < Pref::TAG[0],
+            Foreign::Class { .. } | Foreign::Directory { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Foreign {

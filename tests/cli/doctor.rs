@@ -16,9 +16,11 @@ use crate::support::program::policy;
 use crate::support::settings::setting;
 
 tests!(On::Host =>
-    a_host_is_told_what_to_do_next, nothing_is_changed, a_policy_is_refused_by_its_place_or_its_writer,
+    a_host_is_told_what_to_do_next, nothing_is_changed,
+    a_policy_is_refused_by_its_place_or_its_writer,
     a_pipe_in_the_policys_place_is_not_waited_for, what_needs_no_module_is_tried_beside_what_does,
-    others_on_the_link_are_named, it_takes_two_seconds_at_most, thousands_of_users_are_looked_at_in_time,
+    others_on_the_link_are_named, a_filter_of_somebody_elses_before_shapers_is_named,
+    it_takes_two_seconds_at_most, thousands_of_users_are_looked_at_in_time,
     the_daemons_state_is_told, without_root_it_says_what_it_could_not_see
 );
 
@@ -218,6 +220,30 @@ fn others_on_the_link_are_named() {
         "{:?}",
         doctor(&path).of("link")
     );
+}
+
+/// And the cure is one.
+fn a_filter_of_somebody_elses_before_shapers_is_named() {
+    let path = host();
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    run("ip addr add 192.0.2.1/24 dev up0");
+    let filters =
+        ["pref 1 protocol ip u32 match u32 0 0", "pref 60000 protocol ip u32 match u32 0 0"];
+    for filter in filters {
+        run(&format!("tc filter add dev up0 parent 1: {filter} classid 1:fffe"));
+    }
+    let told = doctor(&path);
+    let what = "the u32 filter pref 1 on up0 is not shaper's and is asked first: what it takes is where it says, whosever it is";
+    assert_eq!(told.of("foreign"), ("warning", what));
+    assert_eq!(told.checks.iter().filter(|check| check["id"] == "foreign").count(), 1);
+    let why = shaper(&format!("why -f {path} ann --to 192.0.2.9:80")).assert().code(0);
+    let why = String::from_utf8(why.get_output().stdout.clone()).expect("text");
+    assert!(why.contains("pref 1 on up0 is not shaper's") && !why.contains("60000"), "{why}");
+    let check = told.checks.iter().find(|check| check["id"] == "foreign").expect("it");
+    let cure = check["cure"].as_str().expect("a cure");
+    run(cure.strip_prefix("if nobody needs it: ").expect("a command"));
+    assert!(doctor(&path).checks.iter().all(|check| check["id"] != "foreign"));
+    assert_eq!(doctor(&path).state("sync"), "ok");
 }
 
 fn it_takes_two_seconds_at_most() {

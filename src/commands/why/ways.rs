@@ -1,5 +1,7 @@
 //! What is said of a connection beside whose it is: where its packets go.
 
+use std::collections::BTreeSet;
+
 use super::answer::Answer;
 use super::connection::{self, Known};
 use crate::classify::servers;
@@ -8,6 +10,7 @@ use crate::commands::daemon::Daemon;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe;
+use crate::tree::LinkName;
 use crate::units::ClassId;
 
 /// What decides about a group's connections beside rules.
@@ -33,6 +36,13 @@ pub(super) fn say(known: Known<'_>, options: &WhyOptions, answer: &mut Answer) {
     }
     answer.connection = connection::ways(known, &asked, answer.sender);
     answer.notes.extend(connection::unseen(known.seen, asked.to));
+    let links = answer.connection.iter().filter_map(|way| LinkName::new(&way.dev));
+    let links: BTreeSet<LinkName> = links.collect();
+    let foreign = known.seen.foreign.iter();
+    let first = foreign.filter(|it| links.iter().any(|link| it.is_asked_first(link)));
+    answer.notes.extend(first.map(|it| {
+        format!("the {it} is not shaper's and is asked first: what it takes goes where it says")
+    }));
     if answer.is_group {
         // No packet is in a class that has others below it.
         answer.connection.retain(|way| way.rule.is_some());
