@@ -12,9 +12,9 @@ use super::applied::InForce;
 use crate::facts::{Accounts, Observation, Used};
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Sent, Snapshot};
-use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened};
+use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened, person};
 use crate::model::{self, Next};
-use crate::policy::Policy;
+use crate::policy::{Policy, UserLine};
 use crate::quota::{Account, Grant, Outlook, Slots};
 use crate::sys::clock;
 use crate::sys::offspring::Offspring;
@@ -112,7 +112,33 @@ impl Count<'_> {
             _ => None,
         };
         let counted = model::counted(self.policy, owners);
-        counted.into_iter().map(|owner| (owner.clone(), name(owner))).collect()
+        let counted = counted.into_iter().map(|owner| (owner.clone(), name(owner)));
+        // Of lines also before they have a class: one may be another's under a new name.
+        let lines = self.policy.users.iter().filter(|line| !line.limits.quotas.is_empty());
+        let lines = lines.filter_map(|line| {
+            let person = one_person(line, self.accounts)?;
+            Some((Owner::User(line.key.value.clone()), Some(person)))
+        });
+        counted.chain(lines).collect()
+    }
+}
+
+/// Who a line stands for, where that is one uid and nothing else; `None`: others, or NSS has not
+/// said.
+fn one_person(line: &UserLine, accounts: &Accounts) -> Option<String> {
+    if line.units.is_some() || line.has_guests() {
+        return None;
+    }
+    let account = |name: &str| Some(person((*accounts.by_name.get(name)?)?, Some(name)));
+    match (line.accounts.as_deref(), line.uids.as_deref()) {
+        (None, None) => account(line.key.value.as_str()),
+        (Some([only]), None | Some([])) => account(&only.value),
+        (None | Some([]), Some([only])) if only.value.start() == only.value.end() => {
+            let uid = *only.value.start();
+            let known = accounts.by_uid.get(&uid).map(|account| account.name.as_str());
+            Some(person(uid, known.filter(|name| *name != uid.to_string())))
+        }
+        _ => None,
     }
 }
 

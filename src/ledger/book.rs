@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::person::{is_another, is_news, may_be_one, uid};
 use crate::quota::{Account, Slots, Traffic};
 use crate::tree::{Direction, Owner};
 
@@ -68,6 +69,8 @@ pub(super) struct Added {
     pub classes: BTreeSet<Class>,
     /// Owners whose uid has another account's name by now.
     pub renamed: BTreeMap<Owner, String>,
+    /// Lines whose use is another line's from now on: from which to which, all at once.
+    pub moves: Vec<(Owner, Owner)>,
     /// To be written although nobody has sent anything: the book begins with it, so that what
     /// classes made from now on count is somebody's use, or the clock was set back.
     pub begins: bool,
@@ -143,7 +146,10 @@ impl Book {
         }
         let now = self.time(moment);
         let at = slots.begin(now);
+        self.take_over(counted, &mut added);
         self.take_names(counted, &mut added);
+        // What the classes of these lines have counted until now.
+        let heirs: BTreeMap<Owner, Owner> = added.moves.iter().cloned().collect();
         added.dated = if ran_ahead {
             self.date_back(now.as_second(), at)
         } else {
@@ -166,12 +172,13 @@ impl Book {
             if before.is_none_or(|(_, bytes)| bytes != reading.bytes) {
                 added.classes.insert(class);
             }
-            if more > 0 && counted.contains_key(&reading.owner) {
+            let owner = heirs.get(&reading.owner).unwrap_or(&reading.owner);
+            if more > 0 && counted.contains_key(owner) {
                 let traffic = match reading.direction {
                     Direction::Egress => Traffic { sent: more, received: 0 },
                     Direction::Ingress => Traffic { sent: 0, received: more },
                 };
-                let sum = added.traffic.entry((reading.owner.clone(), at)).or_default();
+                let sum = added.traffic.entry((owner.clone(), at)).or_default();
                 *sum = sum.plus(traffic);
             }
             last.insert(class, (reading.owner.clone(), reading.bytes));
@@ -235,24 +242,80 @@ impl Book {
         }
     }
 
-    /// The owners whose account has another name than it is to have.
+    /// The owners whose account is another's than it is to be.
     pub(super) fn named_otherwise(
         &self,
         names: &BTreeMap<Owner, Option<String>>,
     ) -> BTreeSet<Owner> {
         let is_other = |(owner, name): &(&Owner, &Option<String>)| {
-            let known = self.accounts.get(owner).and_then(|account| account.name.as_ref());
-            name.is_some() && known.is_some_and(|known| Some(known) != name.as_ref())
+            let (known, name) = (self.name(owner), name.as_deref());
+            known.zip(name).is_some_and(|(known, name)| is_another(owner, known, name))
         };
         names.iter().filter(is_other).map(|(owner, _)| owner.clone()).collect()
     }
 
-    /// A uid that has another account's name than before is another account.
+    fn name(&self, owner: &Owner) -> Option<&str> {
+        self.accounts.get(owner)?.name.as_deref()
+    }
+
+    /// A line that stands for the one uid for which another line stood that is gone by now, or
+    /// stands for somebody else, is that line under another name: what was used is its.
+    fn take_over(&mut self, counted: &BTreeMap<Owner, Option<String>>, added: &mut Added) {
+        let is_line = |owner: &Owner| matches!(owner, Owner::User(_));
+        let is_new = |(owner, name): &(&Owner, &str)| {
+            let known = self.name(owner);
+            is_line(owner) && known.is_none_or(|known| is_another(owner, known, name))
+        };
+        let named = counted.iter().filter_map(|(owner, name)| Some((owner, name.as_deref()?)));
+        let new: Vec<(&Owner, &str)> = named.filter(is_new).collect();
+        if new.is_empty() {
+            return;
+        }
+        let is_left = |(owner, known): &(&Owner, &str)| match counted.get(*owner) {
+            None => true,
+            Some(now) => now.as_ref().is_some_and(|now| is_another(owner, known, now)),
+        };
+        let kept = self.accounts.iter().filter(|(owner, _)| is_line(owner));
+        let kept = kept.filter_map(|(owner, account)| Some((owner, account.name.as_deref()?)));
+        let mut left: BTreeMap<&str, Vec<(&Owner, &str)>> = BTreeMap::new();
+        for (owner, known) in kept.filter(is_left) {
+            left.entry(uid(known)).or_default().push((owner, known));
+        }
+        let moves = new.into_iter().filter_map(|(to, name)| {
+            let of_the_uid = left.get(uid(name))?;
+            let (from, _) = of_the_uid.iter().find(|(_, known)| may_be_one(known, name))?;
+            Some(((*from).clone(), to.clone()))
+        });
+        let moves: Vec<(Owner, Owner)> = moves.collect();
+        self.move_use(&moves);
+        added.moves = moves;
+    }
+
+    /// Gives what lines have used to others, all at once: two may have exchanged their names.
+    pub(super) fn move_use(&mut self, moves: &[(Owner, Owner)]) {
+        if moves.is_empty() {
+            return;
+        }
+        let accounts = self.accounts_mut();
+        let take = |(from, to): &(Owner, Owner)| Some((to.clone(), accounts.remove(from)?));
+        let taken: Vec<(Owner, Account)> = moves.iter().filter_map(take).collect();
+        for (to, account) in taken {
+            let own = accounts.entry(to).or_default();
+            let names = own.name.as_deref().zip(account.name.as_deref());
+            match names.is_some_and(|(one, other)| uid(one) != uid(other)) {
+                true => *own = account,
+                // What the line has used while it was not known for whom it stands.
+                false => own.join(account),
+            }
+        }
+    }
+
+    /// A uid that has another account's name than before is another account, and a line that stands
+    /// for another uid is for somebody else.
     fn take_names(&mut self, counted: &BTreeMap<Owner, Option<String>>, added: &mut Added) {
         for (owner, name) in counted {
-            let (Owner::Uid(_), Some(name)) = (owner, name) else { continue };
-            let known = self.accounts.get(owner).and_then(|account| account.name.as_ref());
-            if known == Some(name) {
+            let (Owner::Uid(_) | Owner::User(_), Some(name)) = (owner, name) else { continue };
+            if !is_news(owner, self.name(owner), name) {
                 continue;
             }
             self.rename(owner, name);
@@ -260,10 +323,10 @@ impl Book {
         }
     }
 
-    /// Gives an owner's account its name; one that has another name already begins anew.
+    /// Gives an owner's account its name; one that is another's begins anew.
     pub(super) fn rename(&mut self, owner: &Owner, name: &str) {
         let account = self.accounts_mut().entry(owner.clone()).or_default();
-        if account.name.as_deref().is_some_and(|known| known != name) {
+        if account.name.as_deref().is_some_and(|known| is_another(owner, known, name)) {
             *account = Account::default();
         }
         account.name = Some(name.to_string());

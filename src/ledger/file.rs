@@ -6,7 +6,7 @@
 //! and first reads what others have appended. Appending is not waited for (a busy disk would hold
 //! up logins); a file that replaces another is on the disk before its name is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::book::{Added, Book, Moment, Reading};
+use super::book::{Book, Class, Moment, Reading};
 use super::contents::{Contents, LedgerError, title};
 use super::place::{before, make_folder, open, rest, write_whole};
 use super::record::{Record, frame, unframe};
-use crate::quota::{Grant, Slots};
+use crate::quota::{Grant, Slots, Traffic};
 use crate::text::shown;
 use crate::tree::Owner;
 
@@ -43,7 +43,19 @@ pub struct Ledger {
     patience: Duration,
     book: Book,
     /// What was counted and is not in the file yet.
-    unwritten: Added,
+    unwritten: Unwritten,
+}
+
+/// What several counts have added.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unwritten {
+    /// One after the other.
+    moves: Vec<Vec<(Owner, Owner)>>,
+    traffic: BTreeMap<(Owner, i64), Traffic>,
+    classes: BTreeSet<Class>,
+    renamed: BTreeMap<Owner, String>,
+    begins: bool,
+    dated: bool,
 }
 
 /// A ledger, and what was wrong with its file.
@@ -71,7 +83,7 @@ impl Ledger {
             base: 0,
             patience: OTHERS,
             book: Book::default(),
-            unwritten: Added::default(),
+            unwritten: Unwritten::default(),
         };
         ledger.lock().map_err(io("lock"))?;
         let found = ledger.load();
@@ -122,10 +134,31 @@ impl Ledger {
         slots: &Slots,
         names: &BTreeMap<Owner, Option<String>>,
     ) {
-        // What another account of the same uid has used is not written behind its new name.
         let others = self.book.named_otherwise(names);
-        self.unwritten.traffic.retain(|(owner, _), _| !others.contains(owner));
         let added = self.book.count(readings, moment, slots, names);
+        let unwritten = std::mem::take(&mut self.unwritten.traffic);
+        for ((owner, at), traffic) in unwritten {
+            let heir = added.moves.iter().find(|(from, _)| *from == owner);
+            let key = match heir {
+                Some((_, to)) => (to.clone(), at),
+                // What another account of the same uid has used, or another person of the same
+                // line, is not written behind its new name.
+                None if others.contains(&owner) => continue,
+                None => (owner, at),
+            };
+            let sum = self.unwritten.traffic.entry(key).or_default();
+            *sum = sum.plus(traffic);
+        }
+        if !added.moves.is_empty() {
+            // A name that was not written goes with its account.
+            let renamed = &mut self.unwritten.renamed;
+            let names: Vec<_> = added.moves.iter().map(|(from, _)| renamed.remove(from)).collect();
+            for ((_, to), name) in added.moves.iter().zip(names) {
+                renamed.remove(to);
+                renamed.extend(name.map(|name| (to.clone(), name)));
+            }
+            self.unwritten.moves.push(added.moves);
+        }
         for (key, traffic) in added.traffic {
             let sum = self.unwritten.traffic.entry(key).or_default();
             *sum = sum.plus(traffic);
@@ -154,15 +187,16 @@ impl Ledger {
     /// The file cannot be written; what was counted is kept for the next time.
     pub fn write(&mut self) -> Result<Option<String>, LedgerError> {
         self.locked(|ledger| {
-            if ledger.unwritten == Added::default() {
+            if ledger.unwritten == Unwritten::default() {
                 return Ok(());
             }
             if ledger.unwritten.dated {
                 return ledger.write_anew();
             }
-            let record = ledger.count_record();
-            ledger.append(&frame(&record))?;
-            ledger.unwritten = Added::default();
+            let moves = ledger.unwritten.moves.iter().cloned().map(Record::Move);
+            let records = moves.chain([ledger.count_record()]);
+            ledger.append(&records.flat_map(|record| frame(&record)).collect::<Vec<_>>())?;
+            ledger.unwritten = Unwritten::default();
             if ledger.is_long()
                 && !ledger.patience.is_zero()
                 && let Err(error) = ledger.write_anew()
@@ -247,7 +281,7 @@ impl Ledger {
     /// What was counted, as a record.
     fn count_record(&self) -> Record {
         let Book { born, latest, epoch, last, .. } = &self.book;
-        let Added { traffic, classes, renamed, .. } = &self.unwritten;
+        let Unwritten { traffic, classes, renamed, .. } = &self.unwritten;
         let traffic = traffic.iter().map(|((owner, at), it)| (owner.clone(), *at, *it));
         Record::Count {
             born: born.unwrap_or(*latest),
@@ -353,7 +387,7 @@ impl Ledger {
         let io = self.io("read");
         let bytes = rest(&mut self.file, 0).map_err(&io)?;
         let Contents { book, end, damaged, is_short } = Contents::of(&bytes, &self.path)?;
-        self.unwritten = Added::default();
+        self.unwritten = Unwritten::default();
         self.book = book;
         let written = self.io("write");
         if damaged > 0 || (end == 0 && !title().starts_with(&bytes)) {
@@ -440,7 +474,7 @@ impl Ledger {
         self.file = file;
         self.length = bytes.len() as u64;
         self.base = self.length;
-        self.unwritten = Added::default();
+        self.unwritten = Unwritten::default();
         Ok(())
     }
 

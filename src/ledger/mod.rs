@@ -6,6 +6,7 @@
 mod book;
 mod contents;
 mod file;
+mod person;
 mod place;
 mod readings;
 mod record;
@@ -16,5 +17,6 @@ mod tests;
 pub use book::{Book, Moment, Reading};
 pub use contents::{LedgerError, read};
 pub use file::{Ledger, Opened};
+pub use person::person;
 pub use place::{folder, path};
 pub use readings::readings;

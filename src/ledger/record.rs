@@ -33,6 +33,8 @@ pub(super) enum Record {
     Grant(Owner, Grant),
     /// An owner's use begins anew.
     Reset(Owner),
+    /// What lines have used is other lines' from now on: from which to which, all at once.
+    Move(Vec<(Owner, Owner)>),
 }
 
 impl Book {
@@ -69,6 +71,7 @@ impl Book {
             Record::Reset(owner) => {
                 self.accounts_mut().entry(owner).or_default().reset();
             }
+            Record::Move(moves) => self.move_use(&moves),
         }
     }
 
@@ -256,6 +259,13 @@ impl Writer {
                 self.number(5);
                 self.owner(owner);
             }
+            Record::Move(moves) => {
+                self.number(6);
+                self.list(moves, |writer, (from, to)| {
+                    writer.owner(from);
+                    writer.owner(to);
+                });
+            }
         }
     }
 }
@@ -370,6 +380,7 @@ impl Reader<'_> {
             },
             4 => Record::Grant(self.owner()?, self.grant()?),
             5 => Record::Reset(self.owner()?),
+            6 => Record::Move(self.list(|it| Some((it.owner()?, it.owner()?)))?),
             _ => return None,
         })
     }

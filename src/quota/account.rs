@@ -210,6 +210,22 @@ impl Account {
         self.grants.retain(|it| it.until.unwrap_or(it.at.saturating_add(longest)) > now);
     }
 
+    /// Takes in what another account has, as one that is the same.
+    pub fn join(&mut self, other: Account) {
+        for Bucket { at, traffic } in other.buckets {
+            match self.buckets.binary_search_by_key(&at, |bucket| bucket.at) {
+                Ok(place) => {
+                    let own = &mut self.buckets[place].traffic;
+                    *own = own.plus(traffic);
+                }
+                Err(place) => self.buckets.insert(place, Bucket { at, traffic }),
+            }
+        }
+        self.grants.extend(other.grants);
+        self.grants.sort_by_key(|grant| grant.at);
+        self.name = other.name.or(self.name.take());
+    }
+
     /// Begins anew.
     pub fn reset(&mut self) {
         self.buckets.clear();

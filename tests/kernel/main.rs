@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         quotas::TESTS,
         quotas::COST,
         quotas::hindered::TESTS,
+        quotas::renamed::TESTS,
         quotas::steps::TESTS,
         namespaces::TESTS,
         nss::TESTS,

@@ -1,6 +1,7 @@
 //! The file under everything that may happen to it, in folders of the test's own.
 
 mod harm;
+mod renamed;
 mod set_clock;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 //! what the kernel has counted, whatever becomes of classes and of the daemon.
 
 pub mod hindered;
+pub mod renamed;
 pub mod steps;
 
 use std::path::Path;
