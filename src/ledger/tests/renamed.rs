@@ -100,7 +100,9 @@ proptest! {
                 .map(|(name, (class, bytes))| reading(class, line(&format!("n{name}")), *bytes))
                 .collect();
             let persons = uids.iter().zip(names);
-            let persons = persons.map(|(uid, name)| (line(&format!("n{name}")), Some(person(*uid, None))));
+            let persons = persons.map(|(uid, name)| {
+                (line(&format!("n{name}")), Some(person(*uid, None)))
+            });
             ledger.count(&readings, &moment(NOW), &slots(), &persons.collect());
         };
         count(&mut ledger, &counters, &names);
