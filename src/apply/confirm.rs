@@ -77,6 +77,8 @@ pub(super) struct Change<'a> {
     pub time: Duration,
     /// This run has moved all claims here from the instance's other place.
     pub moved: bool,
+    /// Nothing is left in that place that somebody else has to take along: who confirms empties it.
+    pub empties: bool,
 }
 
 /// Starts the guard while the lock is still held, so that no other run comes between. Returns in
@@ -110,7 +112,7 @@ fn watch_over(name: &str, change: &Change<'_>) {
     let outcome = lock_when_free(name).and_then(|(mut kernel, locked)| {
         let left = kernel.left().map(|left| left.lock_left()).transpose()?;
         if is_confirmed {
-            if let Some(left) = left {
+            if let Some(left) = left.filter(|_| change.empties) {
                 moving::finish(&mut kernel, left)?;
             }
             return Ok(locked.end_confirmation()?);

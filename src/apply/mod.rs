@@ -140,13 +140,14 @@ fn run(
         noted::note(&locked, &applies, policy);
     }
     let time = may.confirm.filter(|_| !applied.steps.is_empty());
+    let empties = left.is_some();
     // A guard would inherit the lock.
     let left = left.filter(|_| time.is_none());
     let (locked, outcome) = match time.filter(|_| kept.is_ok()) {
         Some(time) => {
             let noted = noted.as_ref();
             let (before, journal) = (&before, &journal);
-            let change = confirm::Change { before, journal, policy, noted, time, moved };
+            let change = confirm::Change { before, journal, policy, noted, time, moved, empties };
             let (locked, started) = confirm::start(&session.kernel.name, &change, locked);
             (locked, started.map_err(Trouble::from))
         }

@@ -183,6 +183,10 @@ fn a_move_that_was_killed_keeps_nobody_who_may_not_end_it_from_applying() {
         assert!(done.stderr.contains("by hand takes it along"), "{}", done.stderr);
     }
     each_new_socket_is(&mut world, &mut actor, &served);
+    // Nor does a confirmation empty the place in which it still is.
+    let confirmed = ["apply", "--confirm", "600", &policy(&own.text)];
+    confined(&own, &confirmed).exits(0);
+    own.shaper(&["confirm"]).exits(0);
     own.apply(&faster);
     own.is_in_sync(&faster);
     each_new_socket_is(&mut world, &mut actor, &ann);
