@@ -34,7 +34,9 @@ pub use source::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::cgroup::Locked;
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::host::execute::{Cause, Gate};
 use crate::host::told;
 pub use crate::intent::Options;
@@ -155,10 +157,8 @@ fn run(
     };
     let Err(trouble) = outcome else {
         // The guard of a change that waits to be confirmed decides which place is emptied.
-        if let Some(left) = left.filter(|_| time.is_none())
-            && let Err(failure) = moving::finish(&mut session.kernel, left)
-        {
-            log::warn!("the next apply removes what is left of a move: {}", failure.message());
+        if let Some(left) = left.filter(|_| time.is_none()) {
+            end_move(&mut session.kernel, left);
         }
         applied.found = Some(before.into_observation());
         return Ok(applied);
@@ -170,10 +170,7 @@ fn run(
     match left.filter(|_| moved) {
         Some(left) => {
             moving::back(&session.kernel, before.asked_cgroups(), locked, left);
-            if mounted && session.kernel.is_empty_hierarchy() {
-                let unmounted = session.kernel.unmount();
-                log::debug!("after the failure: unmounted {unmounted:?}");
-            }
+            moving::unmount(&mut session.kernel, mounted);
         }
         None => leave_no_trace(&mut session.kernel, mounted, locked),
     }
@@ -181,4 +178,12 @@ fn run(
         Trouble::Step(failed) => Failure::step(&failed, &paths, &aftermath),
         Trouble::Other(failure) => failure.in_the_middle(&aftermath),
     })
+}
+
+/// Ends the move of all claims from `left`: what cannot be removed there now, the next apply
+/// removes.
+fn end_move(kernel: &mut Kernel, left: Locked) {
+    if let Err(failure) = moving::finish(kernel, left) {
+        log::warn!("the next apply removes what is left of a move: {}", failure.message());
+    }
 }
