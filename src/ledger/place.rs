@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::fcntl::AtFlags;
+use nix::unistd::{fchownat, geteuid};
 
 use crate::units::Bytes;
 
@@ -50,9 +51,10 @@ pub(super) fn open(path: &Path, beginning: impl FnOnce() -> Vec<u8>) -> io::Resu
     };
     let file = plain(file)?;
     // A backup that was put back by hand may be anybody's, who could write there what he likes.
-    let own = geteuid().as_raw();
-    if file.metadata()?.uid() != own {
-        fchown(&file, Some(own), None)?;
+    let own = geteuid();
+    if file.metadata()?.uid() != own.as_raw() {
+        // Not fchown(2), which the filters of the units refuse.
+        fchownat(&file, "", Some(own), None, AtFlags::AT_EMPTY_PATH)?;
     }
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
