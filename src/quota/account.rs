@@ -62,7 +62,8 @@ const DAYS: usize = 62;
 const SLOTS: u32 = 60;
 
 /// Where buckets begin, which is at the beginnings of the days and of the slots of all quotas that
-/// there are.
+/// there are. Also where all are rolling: a bucket before midnight and the day of a moment after it
+/// would say forever that another day has begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
     zones: Vec<TimeZone>,
@@ -105,15 +106,15 @@ impl Slots {
     /// Where the bucket begins that has this moment.
     pub fn begin(&self, moment: Timestamp) -> i64 {
         let now = moment.as_second();
-        let days = self.zones.iter().map(|zone| Period::Day.window(moment, zone).begin.as_second());
         let rolling = self.rolling.iter().map(|seconds| slot(now, *seconds));
-        days.chain(rolling).max().unwrap_or_else(|| slot(now, 24 * 60 * 60 * SLOTS))
+        rolling.fold(self.day(moment), i64::max)
     }
 
-    /// Where the last of the quotas' days begins that has begun by this moment.
+    /// Where the last of the quotas' days begins that has begun by this moment; that of UTC where
+    /// none of them has a day.
     pub fn day(&self, moment: Timestamp) -> i64 {
-        let utc = [TimeZone::UTC];
-        let zones = if self.zones.is_empty() { &utc[..] } else { &self.zones };
+        static UTC: [TimeZone; 1] = [TimeZone::UTC];
+        let zones = if self.zones.is_empty() { &UTC[..] } else { &self.zones };
         let days = zones.iter().map(|zone| Period::Day.window(moment, zone).begin.as_second());
         days.max().unwrap_or_default()
     }

@@ -13,6 +13,7 @@ const WHO: [bool; 2] = [true, false];
 struct Host {
     folder: tempfile::TempDir,
     ledger: Ledger,
+    slots: Slots,
     stays: bool,
     bytes: u64,
 }
@@ -21,7 +22,7 @@ impl Host {
     fn new(stays: bool) -> Host {
         let folder = tempfile::tempdir().unwrap();
         let ledger = open_in(&path(folder.path(), "shaper"));
-        Host { folder, ledger, stays, bytes: 0 }
+        Host { folder, ledger, slots: slots(), stays, bytes: 0 }
     }
 
     /// Eve sends so much, and then it is counted and written.
@@ -36,7 +37,8 @@ impl Host {
         if !self.stays {
             self.ledger = open_in(&path);
         }
-        self.ledger.count(&[reading(EVE, eve(), self.bytes)], &moment(now), &slots(), &counted());
+        let readings = [reading(EVE, eve(), self.bytes)];
+        self.ledger.count(&readings, &moment(now), &self.slots, &counted());
         self.ledger.write().unwrap();
         assert_eq!(read(&path).unwrap(), *self.ledger.book(), "at {now}");
     }
@@ -100,6 +102,29 @@ fn what_was_counted_while_the_clock_ran_ahead_is_of_one_month() {
         assert_eq!(host.used("2026-12-14T23:59"), 64);
         assert_eq!(host.used("2026-12-15T00:00"), 0);
         assert_eq!(host.used("2027-03-20T11:00"), 0, "nothing is of two months");
+    }
+}
+
+/// A slot of theirs may begin before midnight and end after it.
+#[test]
+fn of_rolling_quotas_alone_a_clock_that_is_set_back_keeps_its_day_too() {
+    for stays in WHO {
+        let slots = Slots::new([("7d".parse::<Period>().unwrap(), &TimeZone::UTC)]);
+        let mut host = Host { slots, ..Host::new(stays) };
+        host.sends(0, "2026-11-10T12:00");
+        host.sends(30, "2026-12-20T12:00");
+        let later = |host: &Host, now: &str| {
+            let now = format!("{now}:00Z").parse::<Timestamp>().unwrap().as_second();
+            host.ledger.book().accounts[&eve()].buckets().iter().any(|it| it.at > now)
+        };
+        // Its slot is one of 2 hours 48 minutes, from 23:12 on.
+        for minute in 0..10 {
+            let now = format!("2026-12-14T00:0{minute}");
+            host.sends(1, &now);
+            assert!(later(&host, &now), "{now}: it may be set right again");
+        }
+        host.sends(1, "2026-12-15T00:01");
+        assert!(!later(&host, "2026-12-15T00:01"), "another day");
     }
 }
 
