@@ -401,25 +401,19 @@ impl Counting {
             return;
         }
         let file = daemon::policy_applied(&self.kernel);
-        let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
-        let is_plain = |it: &Policy| it.times.is_empty() && it.quotas().next().is_none();
-        if policy.as_ref().is_none_or(is_plain) {
+        let policy = file.ok().and_then(|file| apply::read(&file).ok());
+        let hash = policy.as_ref().map(|policy| apply::hash(&policy.source.text));
+        let Some(policy) = policy.filter(Policy::has_times_or_quotas) else {
             // The file may say something else by now than what is in force.
-            let hash = policy.map(|policy| apply::hash(&policy.source.text));
             self.plain = noted.filter(|note| Some(note.hash) == hash);
             return;
-        }
-        let file = file.ok();
-        let in_force =
-            |kernel| whom::in_force(kernel, file.as_deref(), BTreeSet::new(), Known::default());
+        };
+        let question = whom::question_of_limits(&policy, &self.snapshot.observation.state.claims);
+        let accounts = question.ask_or_read(Limit::Each(NSS));
         // By the name of the namespace, too, which the file of what was used is called by.
-        if let Some(look) = self.kernel.again().ok().and_then(in_force) {
-            let zone = &look.meaning.facts().zones.here;
-            self.inputs.limits = status::limits(&look.meaning.model, zone);
-            if look.meaning.facts().used.unread.is_none() {
-                self.inputs.quotas = status::quotas(&look.meaning.model, zone);
-            }
-        }
+        let again = self.kernel.again().ok();
+        let found = again.and_then(|it| whom::limits_in_force(it, policy, accounts));
+        (self.inputs.limits, self.inputs.quotas) = found.unwrap_or_default();
     }
 
     /// Counts the owners' processes, with those that `run` and `attach` put there, where there are

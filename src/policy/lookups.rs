@@ -50,6 +50,11 @@ impl Policy {
         together.chain(self.limits_of_each()).flat_map(|limits| &limits.quotas)
     }
 
+    /// Whether limits may change while the policy stays as it is.
+    pub fn has_times_or_quotas(&self) -> bool {
+        !self.times.is_empty() || self.quotas().next().is_some()
+    }
+
     /// The limits of each account by itself, of groups and of `everyone`.
     pub fn limits_of_each(&self) -> impl Iterator<Item = &Limits> {
         let groups = self.groups.iter().filter_map(|line| line.each.as_ref());

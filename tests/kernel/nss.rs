@@ -103,12 +103,19 @@ fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
 /// and an apply looks several times.
 const HANGS: Duration = Duration::from_secs(100);
 
+/// How long Prometheus waits for metrics, unless it is told otherwise (`scrape_timeout`).
+const SCRAPE: Duration = Duration::from_secs(10);
+
 fn a_name_service_that_hangs_stops_no_command() {
     own_etc();
     build("hangs", include_str!("hangs.c"));
     let world = World::new();
     let bob = world.actor(BOB);
-    let file = policy("version: 1\nlinks: {up0: 1gbit}\nusers: {ann: 10mbit}\neveryone: 5mbit\n");
+    let file = policy(
+        "version: 1\ntimes: {first: \"00:00-12:00\", then: \"12:00-24:00\"}\n\
+         links: {up0: 1gbit}\nusers: {ann: 10mbit}\n\
+         everyone: {each: {ceil: 5mbit, when: {first: 6mbit, then: 7mbit}}}\n",
+    );
     shaper(&["apply", &file]).exits(0);
     shaper(&["status", "bob"]).exits(0);
     ask("hangs files");
@@ -145,6 +152,13 @@ fn a_name_service_that_hangs_stops_no_command() {
     };
     let said = "error    NSS does not say who accounts are: no answer within 1 s\n";
     assert!(done.stdout.contains(said), "{}", done.stdout);
+    // Metrics come in the time that Prometheus has, and say which window holds.
+    let start = Instant::now();
+    let metrics = shaper(&["status", "--metrics"]).exits(0).stdout;
+    assert!(start.elapsed() < SCRAPE, "metrics took {:?}", start.elapsed());
+    let info =
+        "shaper_class_limit_info{link=\"up0\",direction=\"egress\",user=\"2002\",by=\"when\"";
+    assert!(metrics.contains(info), "{metrics}");
     thread::scope(|scope| {
         let run = |(words, status, why): (_, i32, _)| {
             scope.spawn(move || silent(why, &timed(words).exits(status)))
