@@ -72,12 +72,22 @@ pub fn apply(
         session.keep_use(Keeps::Run);
     }
     let has_quotas = request.intent.policy.quotas().next().is_some();
+    // What was counted by the policy in force is kept, whatever becomes of this one.
+    if has_quotas && session.keeps_use() == Keeps::Caller && !may.repair {
+        session.write_use();
+    }
     let outcome = run(session, request, may, gate);
     // Where nothing was to be done, nothing is taken back.
     let waits = may.confirm.is_some() && outcome.as_ref().is_ok_and(|it| !it.steps.is_empty());
+    // Whose use is whose says a policy that is in force to stay.
+    let is_kept = match outcome {
+        Ok(_) => !waits || !session.use_changes_hands(),
+        Err(_) => may.repair,
+    };
     match (has_quotas, session.keeps_use()) {
         // What waits to be confirmed may be taken back.
         (false, _) if outcome.is_ok() && !waits => session.pause_use(),
+        (true, _) if !is_kept => session.forget_use(),
         (true, Keeps::Run) => session.write_use(),
         _ => {}
     }

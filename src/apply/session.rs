@@ -171,6 +171,16 @@ impl Session {
         self.used.write();
     }
 
+    /// Whether what was counted and is not written has given somebody's use to somebody else.
+    pub(super) fn use_changes_hands(&self) -> bool {
+        self.used.changes_hands()
+    }
+
+    /// Forgets what was counted of it and is not written.
+    pub(super) fn forget_use(&mut self) {
+        self.used.forget();
+    }
+
     /// Goes on telling accounts what was used of their quotas and which limits hold, at most so
     /// many; returns whether all were told.
     pub fn tell_accounts(&mut self, in_force: &InForce, most: usize) -> bool {

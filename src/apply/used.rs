@@ -48,6 +48,8 @@ pub(super) struct Use {
     busy: Option<Instant>,
     /// The child that writes the file anew.
     shortening: Option<Offspring>,
+    /// What was counted since the last record has given somebody's use to somebody else.
+    changes_hands: bool,
     /// The last reading of all counters, as long as what was read stands.
     glance: Option<Glance>,
 }
@@ -248,7 +250,9 @@ impl Use {
         if count.is_fleeting {
             ledger.keep_only(&count.moment.epoch)?;
         }
-        ledger.count(&count.readings, &count.moment, &count.slots, &count.names());
+        let names = count.names();
+        self.changes_hands |= ledger.book().changes_hands(&names);
+        ledger.count(&count.readings, &count.moment, &count.slots, &names);
         say(&mut self.said, ledger.book().doubt(&count.moment));
         Ok(Cow::Borrowed(ledger.book()))
     }
@@ -265,7 +269,10 @@ impl Use {
     pub(super) fn write(&mut self) {
         let Some(ledger) = &mut self.ledger else { return };
         let said = match ledger.write() {
-            Ok(found) => found,
+            Ok(found) => {
+                self.changes_hands = false;
+                found
+            }
             Err(error) => {
                 let error = (error.is_busy(), error.to_string());
                 passed_over(&mut self.busy, Some(error), !self.never_waits)
@@ -287,6 +294,21 @@ impl Use {
             });
             let failed = |error: &io::Error| log::debug!("the file of use grows: {error}");
             self.shortening = child.inspect_err(failed).ok();
+        }
+    }
+
+    /// Whether what is not written has given somebody's use to somebody else, or had it begin anew.
+    pub(super) fn changes_hands(&self) -> bool {
+        self.changes_hands
+    }
+
+    /// Forgets what was counted and is not written: the policy by which it was is not in force. The
+    /// next count goes on from the file.
+    pub(super) fn forget(&mut self) {
+        (self.changes_hands, self.glance) = (false, None);
+        let Some(ledger) = &mut self.ledger else { return };
+        if let Err(error) = ledger.forget() {
+            log::debug!("the file of use is read at the next count: {error}");
         }
     }
 

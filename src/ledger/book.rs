@@ -254,6 +254,12 @@ impl Book {
         names.iter().filter(is_other).map(|(owner, _)| owner.clone()).collect()
     }
 
+    /// Whether a count with these names gives what somebody has used to somebody else, or has it
+    /// begin anew.
+    pub fn changes_hands(&self, names: &BTreeMap<Owner, Option<String>>) -> bool {
+        !self.named_otherwise(names).is_empty() || !self.moves(names).is_empty()
+    }
+
     fn name(&self, owner: &Owner) -> Option<&str> {
         self.accounts.get(owner)?.name.as_deref()
     }
@@ -261,6 +267,12 @@ impl Book {
     /// A line that stands for the one uid for which another line stood that is gone by now, or
     /// stands for somebody else, is that line under another name: what was used is its.
     fn take_over(&mut self, counted: &BTreeMap<Owner, Option<String>>, added: &mut Added) {
+        let moves = self.moves(counted);
+        self.move_use(&moves);
+        added.moves = moves;
+    }
+
+    fn moves(&self, counted: &BTreeMap<Owner, Option<String>>) -> Vec<(Owner, Owner)> {
         let is_line = |owner: &Owner| matches!(owner, Owner::User(_));
         let is_new = |(owner, name): &(&Owner, &str)| {
             let known = self.name(owner);
@@ -269,7 +281,7 @@ impl Book {
         let named = counted.iter().filter_map(|(owner, name)| Some((owner, name.as_deref()?)));
         let new: Vec<(&Owner, &str)> = named.filter(is_new).collect();
         if new.is_empty() {
-            return;
+            return Vec::new();
         }
         let is_left = |(owner, known): &(&Owner, &str)| match counted.get(*owner) {
             None => true,
@@ -286,9 +298,7 @@ impl Book {
             let (from, _) = of_the_uid.iter().find(|(_, known)| may_be_one(known, name))?;
             Some(((*from).clone(), to.clone()))
         });
-        let moves: Vec<(Owner, Owner)> = moves.collect();
-        self.move_use(&moves);
-        added.moves = moves;
+        moves.collect()
     }
 
     /// Gives what lines have used to others, all at once: two may have exchanged their names.

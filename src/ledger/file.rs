@@ -35,7 +35,7 @@ pub struct Ledger {
     path: PathBuf,
     file: File,
     /// Up to which byte the book has it.
-    length: u64,
+    pub(super) length: u64,
     /// Its length when it was written anew.
     base: u64,
     /// How long it may take others to be done with it. Whoever waits for nobody does not write it

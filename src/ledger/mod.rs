@@ -6,6 +6,7 @@
 mod book;
 mod contents;
 mod file;
+mod forget;
 mod person;
 mod place;
 mod readings;

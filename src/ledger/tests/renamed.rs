@@ -80,6 +80,58 @@ fn a_policy_that_is_taken_back_takes_the_use_back_too() {
     assert_eq!(ledger.book().accounts.len(), 1);
 }
 
+#[test]
+fn what_is_not_kept_has_taken_nobodys_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = [("ann", "2001 ann"), ("bob", "2002")];
+    for (place, (after, changes_hands)) in [
+        (&[("ann", "2001 ann"), ("bob", "2020")][..], true),
+        (&[("anna", "2001 ann"), ("bob", "2002")], true),
+        (&[("ann", "2002"), ("bob", "2001 ann")], true),
+        (&[("ann", "2001 ann"), ("annb", "2001 ann"), ("bob", "2002")], false),
+        (&[("ann", "2001 anna"), ("bob", "2002 bob"), ("carol", "2003")], false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = path(folder.path(), &format!("case{place}"));
+        let mut ledger = having_sent(&path, &before);
+        ledger.write().unwrap();
+        let kept = ledger.book().clone();
+        let sent = |ledger: &mut Ledger, lines: &BTreeMap<Owner, Option<String>>, bytes: u64| {
+            let readings = before.iter().zip(EVE..);
+            let readings: Vec<Reading> =
+                readings.map(|((name, _), class)| reading(class, line(name), bytes)).collect();
+            ledger.count(&readings, &moment(NOW), &slots(), lines);
+        };
+        assert_eq!(ledger.book().changes_hands(&lines(after)), changes_hands, "{after:?}");
+        sent(&mut ledger, &lines(after), 1_500);
+        assert!(!ledger.book().changes_hands(&lines(after)), "{after:?}: again");
+        ledger.forget().unwrap();
+        assert_eq!((ledger.book(), &read(&path).unwrap()), (&kept, &kept), "{after:?}");
+        sent(&mut ledger, &lines(&before), 2_000);
+        assert_eq!(used_as(&mut ledger, &before), [2_000, 2_000], "{after:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_at_once_is_forgotten_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = [("bob", "2002")];
+    let path = path(folder.path(), "shaper");
+    let mut ledger = having_sent(&path, &before);
+    ledger.write().unwrap();
+    let kept = ledger.book().clone();
+    ledger.count(&[], &moment(NOW), &slots(), &lines(&[("bob", "2020")]));
+    ledger.set_waiting(false);
+    let other = fs::File::open(&path).unwrap();
+    other.lock().unwrap();
+    assert!(ledger.forget().is_err_and(|error| error.is_busy()));
+    other.unlock().unwrap();
+    ledger.write().unwrap();
+    assert_eq!((ledger.book(), &read(&path).unwrap()), (&kept, &kept));
+}
+
 proptest! {
     /// Lines change their names at random, while their people send: each has used what he has sent.
     #[test]
