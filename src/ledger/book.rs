@@ -294,9 +294,11 @@ impl Book {
             left.entry(uid(known)).or_default().push((owner, known));
         }
         let moves = new.into_iter().filter_map(|(to, name)| {
-            let of_the_uid = left.get(uid(name))?;
-            let (from, _) = of_the_uid.iter().find(|(_, known)| may_be_one(known, name))?;
-            Some(((*from).clone(), to.clone()))
+            let of_the_uid = left.get_mut(uid(name))?;
+            let place = of_the_uid.iter().position(|(_, known)| may_be_one(known, name))?;
+            // Of two new lines for one uid, whose account is not known, one takes it.
+            let (from, _) = of_the_uid.remove(place);
+            Some((from.clone(), to.clone()))
         });
         moves.collect()
     }

@@ -132,6 +132,17 @@ fn what_cannot_be_read_at_once_is_forgotten_before_anything_is_written() {
     assert_eq!((ledger.book(), &read(&path).unwrap()), (&kept, &kept));
 }
 
+/// NSS knows the account of neither, and both may be hers.
+#[test]
+fn of_two_new_lines_for_one_uid_one_has_all_that_was_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = having_sent(&path(folder.path(), "shaper"), &[("ann", "2001")]);
+    let after = [("guest", "2001"), ("lodger", "2001")];
+    let readings = [reading(EVE, line("ann"), 1_500)];
+    ledger.count(&readings, &moment(NOW), &slots(), &lines(&after));
+    assert_eq!(used_as(&mut ledger, &after), [1_500, 0]);
+}
+
 proptest! {
     /// Lines change their names at random, while their people send: each has used what he has sent.
     #[test]
