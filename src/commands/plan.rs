@@ -55,7 +55,7 @@ pub(super) fn plan(
         Output::text(report::plan_text((&plan, &later), &people, &members, look))
     };
     output.warn(&request.intent.policy, &meaning.warnings, global);
-    if show.exit_code && plan.changes() {
+    if show.exit_code && report::changes(&plan, &later) {
         output.status = 3;
     }
     Ok(output)

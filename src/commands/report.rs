@@ -44,7 +44,7 @@ pub(super) fn plan_text(
     members: &Members,
     look: Look,
 ) -> String {
-    if look.quiet && !plan.changes() {
+    if look.quiet && !changes(plan, later) {
         return String::new();
     }
     let mut text = lines(people, look.color);
@@ -68,6 +68,11 @@ pub(super) fn plan_text(
         _ => writeln!(text, "; processes: {added} to place, {moved} to move, {gone} to release"),
     };
     text
+}
+
+/// Whether an apply changes anything, be it only once classes have drained.
+pub(super) fn changes(plan: &Plan, later: &[Later]) -> bool {
+    plan.changes() || later.iter().any(|it| it.plan.changes())
 }
 
 /// A change a line, its sign in colour.
@@ -199,7 +204,7 @@ pub(super) fn plan_json(
     (warnings, source): (&[Diagnostic], &Source),
     members: Members,
 ) -> String {
-    let mut document = Document::new(&plan.steps, paths, plan.changes());
+    let mut document = Document::new(&plan.steps, paths, changes(plan, later));
     document.people = JsonChange::of_all(people);
     let later = later.iter().flat_map(|it| &it.plan.steps);
     document.later = later.map(|planned| JsonStep::new(planned, paths)).collect();
@@ -227,6 +232,7 @@ fn summary((plan, later): (&Plan, &[Later]), nobodys: bool, shown: bool) -> Stri
     let steps = |count: usize| if count == 1 { "step" } else { "steps" };
     let show = if shown { "" } else { " (-v shows them)" };
     let mut text = match plan.steps.len() {
+        0 if changes(plan, later) => "nothing to do now".to_string(),
         0 => "in sync".to_string(),
         count => format!("plan: {count} {} in the kernel{show}", steps(count)),
     };
@@ -397,5 +403,38 @@ impl JsonStep {
             tc: Tc(&planned.step, paths).to_string(),
             disturbs: planned.disturbs.iter().map(disturbance).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Phase;
+    use crate::tree::Claim;
+    use crate::units::Minor;
+
+    fn round(claim: &str, routine: bool) -> Later {
+        let claim: Claim = claim.parse().unwrap();
+        let step = Step::Claim(claim, Change::Remove(ClassId::ours(Minor(0x20))));
+        let planned = Planned { step, phase: Phase::TearDown, disturbs: Vec::new(), routine };
+        Later { waits: true, plan: Plan { steps: vec![planned], ..Plan::default() } }
+    }
+
+    /// A run that was cut short in its wait has done its first round; the next run does the rest.
+    #[test]
+    fn what_is_done_once_classes_have_drained_is_a_change_too() {
+        let look = Look { quiet: false, steps: false, color: false };
+        let say = |later: &[Later], quiet| {
+            let look = Look { quiet, ..look };
+            plan_text((&Plan::default(), later), &[], &Members::default(), look)
+        };
+        let drained = || round("retired/20:user:bob", true);
+        let rest = [drained(), round("user/ann", false)];
+        assert!(changes(&Plan::default(), &rest) && say(&rest, false) == say(&rest, true));
+        assert!(say(&rest, true).starts_with("nothing to do now; "), "{}", say(&rest, true));
+        // Only a class that drains is none.
+        let rest = [drained()];
+        assert!(!changes(&Plan::default(), &rest) && say(&rest, true).is_empty());
+        assert!(say(&rest, false).starts_with("in sync; "), "{}", say(&rest, false));
     }
 }

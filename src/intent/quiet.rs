@@ -5,24 +5,19 @@ use std::collections::BTreeSet;
 
 use super::Intent;
 use crate::facts::{Observation, Tags};
-use crate::tree::{Claim, Counted};
+use crate::tree::Counted;
 use crate::units::ClassId;
 
 impl Intent {
-    /// Retired classes, and those of accounts that leave, that have no packet waiting on any link
-    /// and have sent none between two looks, by their counters of `earlier` and `now`. The caller
-    /// must read whether a socket has one of their tags.
+    /// Pending classes that have no packet waiting on any link and have sent none between two
+    /// looks, by their counters of `earlier` and `now`. The caller must read whether a socket has
+    /// one of their tags.
     pub fn silent(
         &self,
         seen: &Observation,
         earlier: &Counted,
         now: &Counted,
     ) -> BTreeSet<ClassId> {
-        let retired = seen.state.claims.iter().filter_map(|(claim, classid)| match claim {
-            Claim::Retired(..) => classid.our_class(),
-            _ => None,
-        });
-        let leaving = self.leaves(seen).into_values().filter_map(ClassId::our_class);
         let is_silent = |classid: &ClassId| {
             now.iter().all(|(port, classes)| {
                 let Some(counters) = classes.get(classid) else { return true };
@@ -32,7 +27,15 @@ impl Intent {
                     && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
             })
         };
-        retired.chain(leaving).filter(is_silent).collect()
+        self.pending(seen).into_iter().filter(is_silent).collect()
+    }
+
+    /// The classes that go once they are quiet: retired ones, and those of accounts that leave.
+    pub(super) fn pending(&self, seen: &Observation) -> BTreeSet<ClassId> {
+        let claims = seen.state.claims.iter();
+        let retired = claims.filter(|(claim, _)| claim.retired().is_some()).map(|(_, id)| *id);
+        let leaving = self.leaves(seen).into_values();
+        retired.chain(leaving).filter_map(ClassId::our_class).collect()
     }
 }
 

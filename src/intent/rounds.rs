@@ -98,14 +98,6 @@ impl Intent {
         }
         later
     }
-
-    /// The classes that go once they are quiet.
-    fn pending(&self, seen: &Observation) -> BTreeSet<ClassId> {
-        let claims = seen.state.claims.iter();
-        let retired = claims.filter(|(claim, _)| claim.retired().is_some()).map(|(_, id)| *id);
-        let leaving = self.leaves(seen).into_values();
-        retired.chain(leaving).filter_map(ClassId::our_class).collect()
-    }
 }
 
 /// What will be seen after a plan.

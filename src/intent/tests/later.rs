@@ -243,3 +243,23 @@ fn a_plan_has_what_goes_of_accounts_that_have_logged_out() {
     assert_eq!(steps(run(&intent, &mut seen)), wanted);
     assert!(!seen.state.claims.contains_key(&claim("uid/2001")));
 }
+
+/// A run that is cut short in its wait leaves a line on a spare number: what is still to do for it
+/// is a change, although nothing can be done at once; that a class goes is none.
+#[test]
+fn a_pin_that_waits_for_its_number_is_a_change_of_a_later_round() {
+    let text = |pin: &str| {
+        let ann = format!("ann: {{ceil: 1mbit, classid: \"1:{pin}\"}}");
+        let bob =
+            format!("bob: {{ceil: 1mbit{}}}", if pin == "20" { ", classid: \"1:30\"" } else { "" });
+        format!("links: {{eth0: 100mbit}}\nusers: {{{ann}, {bob}}}\n")
+    };
+    let seen = shaped(&intent(&text("20")), &[]);
+    let intent = intent(&text("30"));
+    let cut_short = after(&resolved(&intent, seen.clone()), seen);
+    let Resolved { meaning, desired, plan, .. } = resolved(&intent, cut_short);
+    let later = intent.later(&meaning, (&plan, &desired));
+    let changes: Vec<_> = later.iter().map(|it| it.plan.changes()).collect();
+    assert!(plan.is_empty(), "{plan}");
+    assert_eq!(changes, [false, true, false], "then its spare number is free again");
+}
