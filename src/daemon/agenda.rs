@@ -15,6 +15,8 @@ pub(super) enum Task {
     Sweep,
     /// Look which accounts have no process any more.
     Leave,
+    /// The next turn of such a look. Others have the processor until then, so it begins no sooner.
+    LeaveOn,
     /// Ask NSS about everybody again.
     Ask,
     /// Read `/etc/subuid` again.
@@ -87,5 +89,9 @@ mod tests {
         agenda.at(Task::Sweep, later);
         assert_eq!(agenda.take(sooner), Some(Task::Leave), "with what else is looked at then");
         assert_eq!(agenda.take(sooner), None);
+        agenda.at(Task::LeaveOn, later);
+        agenda.drop(Task::Sweep);
+        assert_eq!(agenda.take(sooner), None, "a pause is no rest");
+        assert_eq!(agenda.take(later), Some(Task::LeaveOn));
     }
 }

@@ -161,7 +161,7 @@ impl People {
                 self.agenda.at(Task::Sweep, self.sweeps.begin(now));
                 self.act(Action::Sweep);
             }
-            Task::Leave => {
+            Task::Leave | Task::LeaveOn => {
                 self.agenda.at(Task::Leave, now + self.grace / 2);
                 self.act(Action::LookWhoLeft);
             }
@@ -319,7 +319,7 @@ impl People {
 
     /// Handles that not all owners were looked at yet: others have the processor meanwhile.
     pub(super) fn looks_on(&mut self, took: Duration, now: Instant) {
-        self.agenda.at(Task::Leave, now + took.saturating_mul(TURN_SHARE));
+        self.agenda.at(Task::LeaveOn, now + took.saturating_mul(TURN_SHARE));
     }
 
     /// Handles that the directories of these owners are empty.
@@ -334,6 +334,7 @@ impl People {
         empty.retain(|owner| !in_force.accounts.has_guest(owner));
         self.tell_roster(roster::Event::Directories { empty }, in_force, now);
         let pace = Pace { least: self.grace / 2, share: LEFT_SHARE };
+        self.agenda.drop(Task::LeaveOn);
         self.agenda.at(Task::Leave, now + pace.rest(took));
     }
 
