@@ -318,7 +318,7 @@ impl Session {
         let no_net_cls = observe::no_net_cls(&self.kernel)?;
         let spared = match intent::needs_tags(&intent.policy, &seen.facts) {
             true => None,
-            false => observe::spared(&self.kernel)?,
+            false => observe::spared(&self.kernel, &seen.state)?,
         };
         seen.facts.features.no_net_cls = no_net_cls;
         seen.facts.features.spared = spared;

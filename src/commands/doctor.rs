@@ -76,7 +76,7 @@ fn findings(global: &Global, file: Option<&Path>) -> Result<Findings, Failure> {
     let mut seen = observe::observe(&mut kernel, wanted)?;
     let machine = machine(&kernel, &unloaded, process_events)?;
     let others = seen.observation.neighbours.iter().cloned().collect();
-    let net_cls = observe::net_cls(&kernel, others)?;
+    let net_cls = observe::net_cls(&kernel, &seen.observation.state, others)?;
     let lacks = seen.facts().lacks;
 
     let file = file.map_or_else(|| usual_file(&kernel), |file| Ok(file.to_path_buf()))?;

@@ -82,6 +82,13 @@ impl KernelState {
         class.is_some_and(|class| class != ClassId::NONE) && self.trees.values().all(asks_owner)
     }
 
+    /// Whether any link tells users apart by the tags of sockets.
+    pub fn reads_tags(&self) -> bool {
+        let by_tags = |tag: &Tag| tag.classifier() != Classifier::Uid;
+        let reads = |it: &Filter| matches!(it, Filter::Tag(tag) if by_tags(tag));
+        self.trees.values().any(|tree| tree.filters.values().any(reads))
+    }
+
     /// Whether a deciding program asks for the cgroups (v2) of sockets, on any link.
     pub fn asks_cgroups(&self) -> bool {
         let asks = |filter: &Filter| matches!(filter, Filter::Tag(tag) if tag.asks_cgroups());
@@ -213,5 +220,27 @@ mod tests {
         assert_eq!(has_class(&state), [true, false, false]);
         state.trees.insert(port("up1"), asks(Tag::Cgroup));
         assert_eq!(has_class(&state), [false, false, false]);
+    }
+
+    #[test]
+    fn tags_are_read_where_any_link_goes_by_them() {
+        let by = |tag: Tag| Tree {
+            filters: [(Pref::TAG[0], Filter::Tag(tag))].into(),
+            ..Tree::default()
+        };
+        let program = |tag: Option<TagHelper>| {
+            let sockets = Sockets::All;
+            let (shards, cgroups, mptcp, labels) = (false, false, None, false);
+            Tag::Bpf(Program { shards, tag, cgroups, sockets, mptcp, labels })
+        };
+        let port = |name: &str| LinkName::new(name).unwrap().egress();
+        let mut state = KernelState::default();
+        assert!(!state.reads_tags());
+        state.trees.insert(port("up0"), by(program(None)));
+        assert!(!state.reads_tags());
+        for tag in [Tag::Cgroup, program(Some(TagHelper::Task))] {
+            state.trees.insert(port("up1"), by(tag));
+            assert!(state.reads_tags());
+        }
     }
 }

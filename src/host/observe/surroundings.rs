@@ -19,7 +19,7 @@ use crate::netlink;
 use crate::netlink::device::Device;
 use crate::netlink::request::dump;
 use crate::sys::{ethtool, probe};
-use crate::tree::LinkName;
+use crate::tree::{KernelState, LinkName};
 
 pub use crate::sys::probe::Unloaded;
 
@@ -70,7 +70,11 @@ pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
 ///
 /// # Errors
 /// As [`Provision::read`].
-pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, ObserveError> {
+pub fn net_cls(
+    kernel: &Kernel,
+    stands: &KernelState,
+    others: Vec<String>,
+) -> Result<NetClsFound, ObserveError> {
     let Provision { exists, is_forbidden, mount, below_v2, .. } = Provision::read()?;
     let is_quick = |option: &String| option == "favordynmods";
     Ok(NetClsFound {
@@ -78,7 +82,7 @@ pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, Obse
         is_forbidden,
         is_unused: !kernel.places(),
         is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
-        disturbs: match spared(kernel)? {
+        disturbs: match spared(kernel, stands)? {
             None if mount.is_some() => disturbed(Path::new("/")),
             why => why,
         },
@@ -106,14 +110,16 @@ pub fn no_net_cls(kernel: &Kernel) -> Result<Option<NoNetCls>, ObserveError> {
 }
 
 /// Why `auto` leaves `net_cls` alone, though the kernel has it; `None`: it is mounted, or may be.
+/// `stands`: what our links have now. Where they read tags, a mount that has gone comes again, and
+/// sockets have their tags meanwhile: whoever may not mount it leaves that to who may.
 ///
 /// # Errors
 /// As [`no_net_cls`].
-pub fn spared(kernel: &Kernel) -> Result<Option<Spared>, ObserveError> {
+pub fn spared(kernel: &Kernel, stands: &KernelState) -> Result<Option<Spared>, ObserveError> {
     if kernel.hierarchy().is_some() {
         // The daemon of the unit sees other mounts than the run before it that made the instance.
-        let stands = kernel.at(Root::NetCls).is_some_and(|it| it.root().is_dir());
-        let mount = if stands { None } else { Provision::read()?.mount };
+        let is_there = kernel.at(Root::NetCls).is_some_and(|it| it.root().is_dir());
+        let mount = if is_there { None } else { Provision::read()?.mount };
         return Ok(mount.filter(Mount::read_only).map(|_| Spared::ReadOnly));
     }
     if no_net_cls(kernel)?.is_some() {
@@ -123,7 +129,7 @@ pub fn spared(kernel: &Kernel) -> Result<Option<Spared>, ObserveError> {
         .is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0);
     let stands_without = kernel.at(Root::Plain).is_some_and(|it| it.root().is_dir());
     // Others than root are told what root would find.
-    if !may_mount && (stands_without || geteuid().is_root()) {
+    if !may_mount && (stands_without || geteuid().is_root() && !stands.reads_tags()) {
         return Ok(Some(Spared::Unmountable));
     }
     if Provision::read()?.is_tied {
