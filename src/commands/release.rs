@@ -115,7 +115,8 @@ pub(super) fn release(
     };
     let mut kernel = kernel;
     let asks_cgroups = observe::open_owners(&mut kernel)?;
-    let mut release = Release { kernel, instance, whose, asks_cgroups, stay: BTreeMap::new() };
+    let (stay, ended) = (BTreeMap::new(), BTreeSet::new());
+    let mut release = Release { kernel, instance, whose, asks_cgroups, stay, ended };
     // A word that is wrong is said before anything is released.
     for wanted in &wanted {
         if let Wanted::Process(pid) = wanted {
@@ -124,26 +125,31 @@ pub(super) fn release(
     }
     let mut released = Vec::new();
     let done = wanted.iter().try_for_each(|wanted| release.all(wanted, &mut released));
-    let mut stay = release.stay.into_values().flatten();
-    let done = match (done, stay.next()) {
-        (Ok(()), Some(first)) => Err(first.into()),
-        (Err(failure), first) => {
-            first.iter().for_each(|stays| log::warn!("{stays}"));
-            Err(failure)
-        }
-        (done, None) => done,
+    let Release { stay, ended, .. } = release;
+    match with_stay(done, stay.into_values().flatten()) {
+        Err(failure) if released.is_empty() => Err(failure),
+        done => output(global, (released, ended), note, done.err()),
+    }
+}
+
+/// What stays where it is fails the release, where nothing else did: the first, and others are
+/// warned of.
+fn with_stay(
+    done: Result<(), Failure>,
+    mut stay: impl Iterator<Item = Error>,
+) -> Result<(), Failure> {
+    let done = match done {
+        Ok(()) => stay.next().map_or(Ok(()), |first| Err(first.into())),
+        failed => failed,
     };
     stay.for_each(|other| log::warn!("{other}"));
-    match done {
-        Err(failure) if released.is_empty() => Err(failure),
-        done => output(global, released, note, done.err()),
-    }
+    done
 }
 
 /// What was released, and why not all of it was.
 fn output(
     global: &Global,
-    released: Vec<Released>,
+    (released, ended): (Vec<Released>, BTreeSet<u32>),
     note: Option<String>,
     failure: Option<Failure>,
 ) -> Result<Output, Failure> {
@@ -154,7 +160,7 @@ fn output(
         let text = serde_json::to_string(&document).map_err(Failure::refused)?;
         return Ok(Output { status, ..Output::json(&text) });
     }
-    let stdout = if global.quiet { String::new() } else { text(&released) };
+    let stdout = if global.quiet { String::new() } else { text(&released, &ended) };
     let mut stderr = note.map_or_else(String::new, |note| format!("note: {note}\n"));
     if let Some(failure) = failure {
         stderr.push_str(&format!("error: {}\n", failure.message()));
@@ -187,17 +193,14 @@ struct Release {
     asks_cgroups: bool,
     /// What cannot leave its cgroup, and why; `None`: its class does not go by that.
     stay: BTreeMap<u32, Option<Error>>,
+    /// Processes that were to be released and have ended meanwhile.
+    ended: BTreeSet<u32>,
 }
 
 impl Release {
     fn all(&mut self, wanted: &Wanted, released: &mut Vec<Released>) -> Result<(), Failure> {
         let claim = match wanted {
-            Wanted::Process(pid) => {
-                let (process, claim) = self.put_by_hand(*pid)?;
-                self.one(&process, &claim, released)?;
-                let _gone = self.kernel.sweep_pinned();
-                return Ok(());
-            }
+            Wanted::Process(pid) => return self.process(*pid, released),
             Wanted::All(claim) => claim,
         };
         for _ in 0..MOST_PASSES {
@@ -216,6 +219,26 @@ impl Release {
         Err(ReleaseError::KeepComing(claim.clone()).into())
     }
 
+    /// A process that is there by hand, unless the word before it, its user's, has released it.
+    fn process(&mut self, pid: u32, released: &mut Vec<Released>) -> Result<(), Failure> {
+        let is_done = |released: &[Released]| released.iter().any(|it| it.pid == pid);
+        if is_done(released) {
+            return Ok(());
+        }
+        let put = self.put_by_hand(pid);
+        let done = put.and_then(|(process, claim)| self.one(&process, &claim, released));
+        let _gone = self.kernel.sweep_pinned();
+        if !is_done(released) && self.alive(pid)?.is_none() {
+            self.ended.insert(pid);
+            return Ok(());
+        }
+        done
+    }
+
+    fn alive(&self, pid: u32) -> Result<Option<Process>, Failure> {
+        Ok(process::read_one(&self.kernel.proc_root, pid)?.filter(Process::is_alive))
+    }
+
     /// What was put into this directory, or into cgroups where no tags are read.
     fn members(&self, claim: &Claim) -> Result<BTreeSet<u32>, Failure> {
         let mut members: BTreeSet<u32> = self.instance.members(claim)?.into_iter().collect();
@@ -227,9 +250,7 @@ impl Release {
 
     /// A process that `run`, `attach` or `login` put somewhere, and where.
     fn put_by_hand(&self, pid: u32) -> Result<(Process, Claim), Failure> {
-        let process = process::read_one(&self.kernel.proc_root, pid)?
-            .filter(Process::is_alive)
-            .ok_or(RunError::NoSuchProcess(vec![pid]))?;
+        let process = self.alive(pid)?.ok_or(RunError::NoSuchProcess(vec![pid]))?;
         if let Some(pinned) = self.kernel.pinned_process(pid) {
             return Ok((process, Claim::Pinned(pinned.owner)));
         }
@@ -316,8 +337,8 @@ impl Release {
     }
 }
 
-fn text(released: &[Released]) -> String {
-    if released.is_empty() {
+fn text(released: &[Released], ended: &BTreeSet<u32>) -> String {
+    if released.is_empty() && ended.is_empty() {
         return "nothing was put there by hand\n".to_string();
     }
     let line = |Released { pid, from, to }: &Released| {
@@ -327,5 +348,19 @@ fn text(released: &[Released]) -> String {
             None => format!("process {pid}: from {} to nobody's class\n", shown(from)),
         }
     };
-    released.iter().map(line).collect()
+    let ended = ended.iter().map(|pid| format!("process {pid} has ended\n"));
+    released.iter().map(line).chain(ended).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_was_there_by_hand() {
+        assert_eq!(text(&[], &BTreeSet::new()), "nothing was put there by hand\n");
+        let one = Released { pid: 6, from: "user/ann/pinned".to_string(), to: None };
+        let said = "process 6: from user/ann to nobody's class\nprocess 7 has ended\n";
+        assert_eq!(text(&[one], &[7].into()), said);
+    }
 }

@@ -167,6 +167,9 @@ fn release_takes_what_was_put_by_hand_only() {
     assert_eq!(members("user/ann/pinned"), [other]);
     let said = format!("process {other}: from user/ann to nobody's class\n");
     exactly(&mut shaper(&format!("release -f {path} {other} {other}")), 0, &said, "");
+    // A process that its user's name has released already is released.
+    shaper(&format!("attach ann {other}")).assert().code(0);
+    exactly(&mut shaper(&format!("release -f {path} ann {other}")), 0, &said, "");
     // Where no policy is to be found, it is out of the class all the same.
     let of_bob = Sleeper::of(BOB);
     shaper(&format!("attach ann {}", of_bob.pid())).assert().code(0);
