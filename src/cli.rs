@@ -202,7 +202,7 @@ Examples:
 
 Exit status: 0 fine, 3 warnings, 1 errors.")]
     Doctor {
-        /// The policy [default: the daemon's, else the one applied last, else
+        /// The policy, - for standard input [default: the daemon's, else the one applied last, else
         /// /etc/shaper/policies.yaml]
         file: Option<PathBuf>,
     },

@@ -12,7 +12,7 @@ use super::{daemon, instance, scope};
 use crate::accounts::asking::Unanswered;
 use crate::accounts::{Limit, Question};
 use crate::apply::{self, Look, Options, Request, Session, Who};
-use crate::cli::Global;
+use crate::cli::{DEFAULT_FILE, Global};
 use crate::doctor::{
     self, Capability, Check, Findings, Keeper, Keeping, LinkFound, Machine, Names, PolicyFound,
     State, Sync,
@@ -101,8 +101,11 @@ fn findings(global: &Global, file: Option<&Path>) -> Result<Findings, Failure> {
         })
     };
     let warnings = warnings.into_iter().filter(|text| !is_told(text)).collect();
+    let is_usual = file == Path::new(DEFAULT_FILE);
     let file = file.display().to_string();
-    let keeping = keeping(&session.kernel, PolicyFound { file, sync, warnings }, lacks.is_none())?;
+    let argument = if is_usual { String::new() } else { format!(" {file}") };
+    let found = PolicyFound { file, argument, sync, warnings };
+    let keeping = keeping(&session.kernel, found, lacks.is_none())?;
     Ok(Findings { lacks, machine, net_cls, names, keeping, links })
 }
 
@@ -145,22 +148,23 @@ fn read(file: &Path) -> Result<Policy, Sync> {
 }
 
 /// One look-up for which all of NSS's sources are asked, and how long it took: the quickest of a
-/// few, since what is slow once may only have waited for a processor.
+/// few, since what is slow once may only have waited for a processor. Each asks for another name:
+/// of one that was asked for a cache knows that nobody has it.
 fn look_up() -> (Result<Accounts, Unanswered>, Duration) {
-    let one = || {
-        let names = [NOBODY.to_string()].into();
+    let one = |turn: usize, limit| {
+        let names = [format!("{NOBODY}-{}-{turn}", std::process::id())].into();
         let question = Question { names, without_groups: true, ..Question::default() };
         let began = Instant::now();
-        (question.ask(Limit::Whole(NSS)), began.elapsed())
+        (question.ask(Limit::Whole(limit)), began.elapsed())
     };
     let began = Instant::now();
-    let mut quickest = one();
-    for _ in 0..MORE {
+    let mut quickest = one(0, NSS);
+    for turn in 1..=MORE {
         if quickest.0.is_err() || !Names::is_slow(quickest.1) || began.elapsed() > NSS / 4 {
             break;
         }
-        let again = one();
-        if again.1 < quickest.1 {
+        let again = one(turn, NSS / 4);
+        if again.0.is_ok() && again.1 < quickest.1 {
             quickest = again;
         }
     }
@@ -172,9 +176,7 @@ fn ask(policy: Option<&Policy>, running: BTreeSet<u32>) -> (Names, Accounts) {
     let all = policy.map(Question::of).unwrap_or_default();
     let all = Question { running, ..all };
     let asked = all.names.len() + all.groups.len() + all.uids.len() + all.running.len();
-    let began = Instant::now();
     let (answer, one) = look_up();
-    let took = began.elapsed();
     let why = match answer {
         Ok(answer) => answer.unavailable,
         Err(why) => Some(why.to_string()),
@@ -184,7 +186,7 @@ fn ask(policy: Option<&Policy>, running: BTreeSet<u32>) -> (Names, Accounts) {
             Accounts { unavailable: why.clone(), running: all.running, ..Accounts::default() };
         return (Names { one: None, unavailable: why, asked }, accounts);
     }
-    let accounts = all.clone().ask(Limit::Whole(NSS.saturating_sub(took)));
+    let accounts = all.clone().ask(Limit::Whole(NSS.saturating_sub(one)));
     let accounts = accounts.unwrap_or_else(|why| {
         let unavailable = match why {
             Unanswered::TimedOut(_) => format!("not all answers within {} s", NSS.as_secs()),

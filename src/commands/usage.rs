@@ -40,6 +40,8 @@ enum UsageError {
         "a grant only adds, and `{0}` is less than nothing; what was granted by mistake counts until its period ends, and a lower `quota` in the policy makes up for it"
     )]
     Negative(Foreign),
+    #[error("`{0}` is no volume, and no option of grant's, which has `--until TIME`")]
+    Option(Foreign),
     #[error("`{0}` is over already; write a later moment, or leave --until out")]
     Over(Foreign),
     #[error("nothing is shaped here")]
@@ -275,7 +277,10 @@ pub(super) fn grant(
         Ok(bytes) => bytes,
         Err(VolumeError::Zero) => return Err(UsageError::Nothing.into()),
         Err(VolumeError::NotANumber(text)) if text.starts_with('-') => {
-            return Err(UsageError::Negative(text.as_str().into()).into());
+            let is_less = text[1..].starts_with(|first: char| first.is_ascii_digit());
+            let text = text.as_str().into();
+            let error = if is_less { UsageError::Negative(text) } else { UsageError::Option(text) };
+            return Err(error.into());
         }
         Err(error @ (VolumeError::NotANumber(_) | VolumeError::UnknownUnit(_))) => {
             let cure = for_volume(bytes).map(|cure| format!("; {cure}"));

@@ -34,8 +34,10 @@ pub struct Keeper {
 /// The policy.
 #[derive(Clone, Debug)]
 pub struct PolicyFound {
-    /// The file.
+    /// The file; `-`: standard input.
     pub file: String,
+    /// What follows a command that is to take it; empty: it takes it anyway.
+    pub argument: String,
     /// What came of reading and comparing it.
     pub sync: Sync,
     /// What is warned of where it holds.
@@ -78,6 +80,7 @@ pub(super) fn checks(keeping: &Keeping, unprivileged: bool) -> Vec<Check> {
 fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
     let is_a_file = found.file != "-";
     let file = if is_a_file { shown(&found.file).to_string() } else { STDIN.to_string() };
+    let argument = shown(&found.argument);
     let whose = if is_a_file { ", and root's alone to write" } else { "" };
     let good = || Check::ok("policy", format!("{file} is good{whose}"));
     let sync = |check| vec![good(), check];
@@ -91,11 +94,11 @@ fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
             vec![Check::warning(
                 "policy",
                 format!("{file} is not yours to read"),
-                "sudo shaper doctor",
+                format!("sudo shaper doctor{argument}"),
             )]
         }
         Sync::Refused(why) => {
-            let usual = format!("mend {file}; `shaper check` shows the place");
+            let usual = format!("mend {file}; `shaper check{argument}` shows the place");
             let (what, cure) = match why.split_once("; cure: ") {
                 Some((what, cure)) => (what, cure.to_string()),
                 None => (why.as_str(), usual),
@@ -106,20 +109,23 @@ fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
         Sync::Uncompared(why) => sync(Check::warning(
             "sync",
             format!("whether {file} is in force cannot be told: {}", first_lines(why)),
-            if unprivileged { "sudo shaper plan" } else { "shaper plan" },
+            format!("{}shaper plan{argument}", if unprivileged { "sudo " } else { "" }),
         )),
         Sync::Same => sync(Check::ok("sync", "what is in force is what the policy says")),
         Sync::Nothing => sync(Check::warning(
             "sync",
             "nothing is shaped here",
-            "shaper apply, or systemctl enable --now shaper",
+            match found.argument.is_empty() {
+                true => "shaper apply, or systemctl enable --now shaper".to_string(),
+                false => format!("shaper apply{argument}"),
+            },
         )),
         Sync::Differs(steps) => {
             let steps = if *steps == 1 { "1 step".to_string() } else { format!("{steps} steps") };
             sync(Check::warning(
                 "sync",
                 format!("what is in force is not what the policy says: {steps} would change that"),
-                "shaper plan shows them, shaper apply does them",
+                format!("shaper plan{argument} shows them, shaper apply{argument} does them"),
             ))
         }
     };
@@ -127,7 +133,7 @@ fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
         Check::warning(
             "warning",
             first_lines(text),
-            "shaper check shows the place, where it has one",
+            format!("shaper check{argument} shows the place, where it has one"),
         )
     };
     checks.extend(found.warnings.iter().map(warning));
@@ -212,7 +218,12 @@ mod tests {
 
     fn kept(sync: Sync) -> Keeping {
         let keeper = Keeper { pid: 812, state: Some("idle".into()), why: None };
-        let policy = PolicyFound { file: "/p.yaml".into(), sync, warnings: Vec::new() };
+        let policy = PolicyFound {
+            file: "/p.yaml".into(),
+            argument: String::new(),
+            sync,
+            warnings: Vec::new(),
+        };
         Keeping {
             keeper: Some(keeper),
             is_service_enabled: true,
@@ -256,6 +267,22 @@ mod tests {
         keeping.policy.file = "-".to_string();
         let said = checks(&keeping, false).remove(0).what;
         assert_eq!(said, "the policy from standard input is good");
+    }
+
+    /// Commands without a file take the usual one.
+    #[test]
+    fn a_cure_is_about_the_policy_that_was_asked_about() {
+        let cure = |sync| {
+            let mut keeping = kept(sync);
+            keeping.policy.argument = " /p.yaml".to_string();
+            checks(&keeping, false).into_iter().find_map(|check| check.cure)
+        };
+        assert_eq!(cure(Sync::Nothing).as_deref(), Some("shaper apply /p.yaml"));
+        let both = "shaper plan /p.yaml shows them, shaper apply /p.yaml does them";
+        assert_eq!(cure(Sync::Differs(2)).as_deref(), Some(both));
+        let place = "mend /p.yaml; `shaper check /p.yaml` shows the place";
+        assert_eq!(cure(Sync::Refused("no".into())).as_deref(), Some(place));
+        assert_eq!(cure(Sync::Uncompared("x".into())).as_deref(), Some("shaper plan /p.yaml"));
     }
 
     #[test]

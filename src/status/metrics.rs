@@ -287,9 +287,11 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
     page.family("shaper_link_sent_bytes_total", "Bytes sent below the link's limit.", sent);
     let rates = status.links.iter().map(|link| (way(link), link.rate_bit / 8));
     page.family("shaper_link_rate_bytes_per_second", "The link's limit.", rates);
-    let held = ports.iter().filter_map(|(link, _)| Some((way(link), link.limit.as_ref()?)));
+    // Nobody is above a link.
+    let own = |limit: &Limit| Limit { of: None, ..limit.clone() };
+    let held = ports.iter().filter_map(|(link, _)| Some((way(link), own(link.limit.as_ref()?))));
     let held: Vec<_> = held.collect();
-    let held: Vec<_> = held.iter().map(|(way, limit)| (way.as_str(), *limit)).collect();
+    let held: Vec<_> = held.iter().map(|(way, limit)| (way.as_str(), limit)).collect();
     limits(page, "shaper_link", &held);
     let default = total(Whose::Default, |it| it.sent_bytes);
     page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", default);
@@ -437,7 +439,7 @@ mod tests {
         link.users[0].limit = limit(By::Quota, Some("75% of 1TB this month is used"), None);
         link.users[1].limit = limit(By::When, Some("night"), Some("group staff"));
         link.users[2].limit = limit(By::Ceil, None, None);
-        link.limit = limit(By::When, Some("night"), None);
+        link.limit = limit(By::When, Some("night"), Some(Limit::LINK));
         let text = metrics(&status, (&Ledger::default(), None), None, Format::Prometheus);
         let samples =
             text.lines().filter(|line| line.contains("_limit_") && !line.starts_with('#'));

@@ -25,10 +25,10 @@ const USED: Layout<8> = Layout {
 
 /// A line for each quota, below a line of headings. `OF` has the volume with what was granted,
 /// `ANEW` when the period ends, `HOLDS` the step that holds now. `wide`: how many columns a
-/// terminal has.
+/// terminal has; `None`: whoever reads it wants all of it.
 pub fn usage_table(quotas: &[Quota], wide: Option<usize>) -> String {
     let rows = quotas.iter().map(row).collect();
-    USED.table(rows, Some(wide.unwrap_or(COLUMNS).min(COLUMNS)))
+    USED.table(rows, wide.map(|wide| wide.min(COLUMNS)))
 }
 
 fn row(quota: &Quota) -> [String; 8] {
@@ -124,7 +124,8 @@ kim    30d                0B  1GiB -           -
             let table = usage_table(&quotas, wide);
             prop_assert_eq!(table.lines().count(), quotas.len() + 1);
             for line in table.lines() {
-                prop_assert!(width(line) <= wide.unwrap_or(COLUMNS).min(COLUMNS), "{}", line);
+                let most = wide.map_or(usize::MAX, |wide| wide.min(COLUMNS));
+                prop_assert!(width(line) <= most, "{}", line);
             }
         }
     }

@@ -227,7 +227,7 @@ fn what_comes_and_goes_is_counted_once() {
     let file = std::fs::File::create(&output).expect("a file");
     let mut top = top.stdout(file).spawn().expect("top");
     let others = POLICY.replace("ann: 20mbit, bob", "zoe: {uids: 4711, ceil: 1mbit}, bob");
-    for round in 0..3 {
+    for round in 0..4 {
         shaper(&format!("apply -q {path}")).assert().code(0);
         shaper("apply -q -").write_stdin(others.as_str()).assert().code(0);
         if round % 2 == 0 {

@@ -158,6 +158,10 @@ fn what_cannot_be_granted_says_the_cure() {
             "a grant only adds, and `-5GB` is less than nothing; what was granted by mistake counts until its period ends, and a lower `quota` in the policy makes up for it",
         ),
         (
+            "grant ann --untill",
+            "`--untill` is no volume, and no option of grant's, which has `--until TIME`",
+        ),
+        (
             "grant ann 1GB --until 2001-01-01T00:00:00Z",
             "`2001-01-01T00:00:00Z` is over already; write a later moment, or leave --until out",
         ),
