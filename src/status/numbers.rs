@@ -92,15 +92,14 @@ pub(super) fn below(
     below
 }
 
-/// What is wrong with a port as it stands, and what the interval shows.
-pub(super) fn warnings(
+/// What is wrong with a port: what the interval shows, which names the causes, else as it stands.
+pub(super) fn warning(
     snapshot: &Snapshot,
     differences: Option<&Differences>,
     port: &Port,
-) -> Vec<String> {
-    let stands = unled(&snapshot.observation.state, port);
+) -> Option<String> {
     let counted = differences.and_then(|it| gone_past(&snapshot.observation, it, port));
-    stands.into_iter().chain(counted).collect()
+    counted.or_else(|| unled(&snapshot.observation.state, port))
 }
 
 /// Where what arrives is meant to go through an ifb that does not take it.

@@ -1,7 +1,7 @@
 //! The numbers of a report that was made before, made anew: of what is said of 10,000 users most
 //! stays as it is from one reading of the counters to the next, and needs no new text.
 
-use super::numbers::{backlog, below, interval_ms, now, warnings};
+use super::numbers::{backlog, below, interval_ms, now, warning};
 use super::report::{Link, Status};
 use super::view::StatusInputs;
 use crate::host::observe::Snapshot;
@@ -67,7 +67,7 @@ impl Status {
             let Some(tree) = snapshot.observation.state.trees.get(port) else { continue };
             let differences = inputs.differences.as_ref();
             let below = below(snapshot, differences, port, tree);
-            link.warnings = warnings(snapshot, inputs.moment(), port);
+            link.warnings = warning(snapshot, inputs.moment(), port).into_iter().collect();
             let mut places = classes.iter().peekable();
             let mut counted = differences.into_iter().flat_map(|it| it.counted(port)).peekable();
             for (id, counters) in snapshot.counters.get(port).into_iter().flatten() {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::guests::Guests;
 use super::limit::{Limit, Limits};
-use super::numbers::{Below, below, interval_ms, warnings};
+use super::numbers::{Below, below, interval_ms, warning};
 use super::quota::Quota;
 use super::report::{
     ClassNumbers, Daemon, Group, Link, Pending, PolicyInForce, Pool, Repaired, Retired, Rule,
@@ -228,7 +228,7 @@ impl<'a> View<'a> {
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
             beside: self.beside(),
-            warnings: warnings(self.snapshot, self.inputs.moment(), self.port),
+            warnings: warning(self.snapshot, self.inputs.moment(), self.port).into_iter().collect(),
             direct_packets: self.snapshot.direct_packets.get(self.port).copied().unwrap_or(0),
         }
     }
