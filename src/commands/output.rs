@@ -4,7 +4,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use serde::Serialize;
+
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::policy::{Diagnostic, Policy, Report, Severity};
 use crate::sys::terminal;
 use crate::text;
@@ -66,6 +69,24 @@ impl Output {
             stderr(&format!("error: cannot write the output: {error}; what was done is done\n"));
         self.status.max(UNWRITTEN)
     }
+}
+
+/// An answer for whoever asked, and then the failure for which it has no more.
+pub(super) fn answered(
+    global: &Global,
+    document: &impl Serialize,
+    text: String,
+    failure: Option<Failure>,
+) -> Result<Output, Failure> {
+    if global.json {
+        let status = failure.as_ref().map_or(0, Failure::exit_status);
+        let document = serde_json::to_string(document).map_err(Failure::refused)?;
+        return Ok(Output { status, ..Output::json(&document) });
+    }
+    let Some(failure) = failure else { return Ok(Output::text(text)) };
+    // A reader that went away is told no error either.
+    let _may_be_gone = stdout(&text);
+    Err(failure)
 }
 
 /// Warnings as they are drawn, with their places.

@@ -7,7 +7,7 @@ use nix::unistd;
 use serde::Serialize;
 
 use super::counting::Counting;
-use super::output::{Output, stdout};
+use super::output::{Output, answered};
 use super::own::{self, Asked, ForRoot};
 use super::why;
 use crate::apply;
@@ -71,19 +71,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         errors: failure.as_ref().map(Failure::errors),
         by_tags,
     };
-    let exit_status = failure.as_ref().map_or(0, Failure::exit_status);
-    match (global.json, failure) {
-        (true, _) => {
-            let document = serde_json::to_string(&answer).map_err(Failure::refused)?;
-            Ok(Output { status: exit_status, ..Output::json(&document) })
-        }
-        (false, None) => Ok(Output::text(answer.text())),
-        (false, Some(failure)) => {
-            // A reader that went away is told no error either.
-            let _may_be_gone = stdout(&answer.text());
-            Err(failure)
-        }
-    }
+    answered(global, &answer, answer.text(), failure)
 }
 
 /// Why the policy says nothing to a caller who is not root.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::counting::Counting;
-use super::output::{Output, stdout};
+use super::output::{Output, answered};
 use super::own::Own;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
@@ -61,7 +61,10 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         Ok(looked) => looked,
         Err(failure) => {
             let answer = unread::answer(&counting, &status, (&asked, also), (options, bound));
-            return without_policy(global, answer, failure);
+            // The answer without a policy, and then why there is none.
+            let Some(answer) = answer else { return Err(failure) };
+            let answer = Answer { errors: Some(failure.errors()), ..answer };
+            return answered(global, &answer, answer.text(), Some(failure));
         }
     };
     let on = On {
@@ -98,10 +101,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
     }
-    Ok(match global.json {
-        true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
-        false => Output::text(answer.text()),
-    })
+    answered(global, &answer, answer.text(), None)
 }
 
 /// What the policy means here. `also`: an account that is asked about; `known`: what engines said.
@@ -118,23 +118,6 @@ fn look(
     session.engines = Engines { known, may_be_asked: false };
     let look = session.look(&request)?;
     Ok((session, request, look))
-}
-
-/// The answer without a policy, and then why there is none.
-fn without_policy(
-    global: &Global,
-    answer: Option<Answer>,
-    failure: Failure,
-) -> Result<Output, Failure> {
-    let Some(answer) = answer else { return Err(failure) };
-    if global.json {
-        let answer = Answer { errors: Some(failure.errors()), ..answer };
-        let document = serde_json::to_string(&answer).map_err(Failure::refused)?;
-        return Ok(Output { status: failure.exit_status(), ..Output::json(&document) });
-    }
-    // A reader that went away is told no error either.
-    let _may_be_gone = stdout(&answer.text());
-    Err(failure)
 }
 
 /// A connection that no subject's is; `bound`: who has bound the host's own end.
