@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::counting::Counting;
 use super::output::{Output, answered};
 use super::own::{self, Asked, ForRoot};
-use super::why;
+use super::why::{self, OnLink};
 use crate::apply;
 use crate::cli::{Global, WhyOptions};
 use crate::failure::{Failure, JsonErrors};
@@ -46,8 +46,8 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         Some(Unread::Forbidden) => None,
         Some(Unread::Refused(failure)) => Some(failure),
     };
-    if options.to.or(options.from).is_some() {
-        return Err(failure.unwrap_or_else(|| ForRoot::Connections.into()));
+    if failure.is_none() && options.to.or(options.from).is_some() {
+        return Err(ForRoot::Connections.into());
     }
     notes.push(match failure {
         None => "the policy is not yours to read: this is what the kernel has",
@@ -60,14 +60,22 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         failure => failure,
     };
     let first = || status.links.iter().flat_map(|link| &link.users).next();
+    let ports = counting.observation().state.trees.keys();
+    let class = first().and_then(|user| user.classid.parse().ok());
     let answer = Answer {
         version: 1,
         subject: shown(subject).to_string(),
         claimed_by: first().map(User::line),
         classid: first().map(|user| user.classid.clone()),
+        links: class.map_or_else(Vec::new, |class| why::on_links(&status, ports, class)),
         held_back: status.held_back(),
         quotas: status.quotas.clone(),
         notes,
+        file: None,
+        line: None,
+        column: None,
+        directory: None,
+        shares_with: Vec::new(),
         errors: failure.as_ref().map(Failure::errors),
         by_tags,
     };
@@ -101,10 +109,17 @@ struct Answer {
     subject: String,
     claimed_by: Option<String>,
     classid: Option<String>,
+    links: Vec<OnLink>,
     held_back: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     quotas: Vec<Quota>,
     notes: Vec<&'static str>,
+    /// What only the policy says, or is not told, so that a program finds each field everywhere.
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+    directory: Option<String>,
+    shares_with: Vec<String>,
     /// Why no policy says anything of it, where that is so and is his to know.
     #[serde(flatten)]
     errors: Option<JsonErrors>,

@@ -30,9 +30,11 @@ use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Owner, Reserved};
 use crate::units::ClassId;
 use answer::Answer;
+pub(super) use answer::OnLink;
 use connection::Known as KnownWays;
 use owner::{On, Said};
 use subject::{Subject, UnknownSubject, is_unit, named, no_connection};
+pub(super) use unread::on_links;
 use ways::Bound;
 
 /// How long is looked at what goes now.

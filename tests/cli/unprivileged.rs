@@ -104,6 +104,16 @@ fn users_see_what_is_theirs_and_nothing_of_others() {
         "{has}"
     );
     assert!(error.starts_with("error: cannot read "), "{error}");
+    // Of a connection too, and programs find the fields that they know.
+    let words = format!("{words} --json --to 192.0.2.1:443");
+    let output = as_user(BOB, &words).assert().code(2).stderr("").get_output().stdout.clone();
+    let document: serde_json::Value = serde_json::from_slice(&output).expect("one document");
+    let link = &document["links"][0];
+    let ceils = [&link["ceil_bit"], &link["in_force"]["ceil_bit"]];
+    assert!(ceils.into_iter().all(|it| it == 10_000_000), "{document}");
+    for field in ["file", "line", "column", "directory", "shares_with", "held_back", "error"] {
+        assert!(document.get(field).is_some(), "{field}: {document}");
+    }
     // Nobody is told of anybody else.
     for (whose, text) in
         [("ann", status), ("bob", json.to_string()), ("carol", carol + &top), ("bob", why)]

@@ -52,7 +52,7 @@ pub(super) struct Answer {
 
 /// One port of a link.
 #[derive(Serialize)]
-pub(super) struct OnLink {
+pub(crate) struct OnLink {
     pub dev: String,
     pub direction: &'static str,
     /// The two as plans have them.
@@ -81,7 +81,7 @@ pub(super) struct OnLink {
 /// What the kernel has and the file has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Lacks {
+pub(crate) enum Lacks {
     Link,
     Class,
 }

@@ -12,7 +12,7 @@ const FULL: u64 = 95;
 
 /// What stands in the kernel for one class at one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct InForce {
+pub(crate) struct InForce {
     pub ceil_bit: u64,
     /// Bits a second, with link-layer headers.
     pub now_bit: u64,

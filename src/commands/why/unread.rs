@@ -156,8 +156,7 @@ fn of_class<'p>(
     subject: String,
     class: ClassId,
 ) -> Option<Answer> {
-    let on_link = |port| Some(on_link(port, &standing::row(status, port, class)?));
-    let links: Vec<OnLink> = ports.filter_map(on_link).collect();
+    let links = on_links(status, ports, class);
     if links.is_empty() {
         return None;
     }
@@ -178,6 +177,16 @@ fn of_class<'p>(
 /// Whether a word of the command line is this class's own.
 fn names(word: &str, class: ClassId) -> bool {
     Reserved::of(word) == Some(Reserved::Default) || word.parse() == Ok(class)
+}
+
+/// What stands and goes in the class at each port.
+pub(crate) fn on_links<'p>(
+    status: &Status,
+    ports: impl Iterator<Item = &'p Port>,
+    class: ClassId,
+) -> Vec<OnLink> {
+    let on_link = |port| Some(on_link(port, &standing::row(status, port, class)?));
+    ports.filter_map(on_link).collect()
 }
 
 fn on_link(port: &Port, row: &Standing<'_>) -> OnLink {
