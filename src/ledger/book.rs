@@ -74,8 +74,8 @@ pub(super) struct Added {
     /// To be written although nobody has sent anything: the book begins with it, so that what
     /// classes made from now on count is somebody's use, or the clock was set back.
     pub begins: bool,
-    /// What was counted before has another time now, which no record says.
-    pub dated: bool,
+    /// What was counted before with a later time than the first is of the second from now on.
+    pub dated: Option<(i64, i64)>,
 }
 
 impl Book {
@@ -150,13 +150,15 @@ impl Book {
         self.take_names(counted, &mut added);
         // What the classes of these lines have counted until now.
         let heirs: BTreeMap<Owner, Owner> = added.moves.iter().cloned().collect();
-        added.dated = if ran_ahead {
-            self.date_back(now.as_second(), at)
+        let to = if ran_ahead {
+            Some(at)
         } else {
             // A clock that was set back goes on to another day, and nobody has set it right again.
             let before = if self.latest == 0 { at } else { self.latest };
-            slots.day(now) > self.latest && self.date_back(now.as_second(), before)
+            (slots.day(now) > self.latest).then_some(before)
         };
+        let dated = to.map(|to| (now.as_second(), to));
+        added.dated = dated.filter(|(now, to)| self.date_back(*now, *to));
         added.begins = is_first || at < self.latest;
         self.latest = at;
         let mut last = BTreeMap::new();
@@ -193,7 +195,7 @@ impl Book {
 
     /// What was counted, or granted, with a later time than now is dated `at`. Whether there was
     /// anything.
-    fn date_back(&mut self, now: i64, at: i64) -> bool {
+    pub(super) fn date_back(&mut self, now: i64, at: i64) -> bool {
         let is_later = |account: &Account| {
             account.buckets().last().is_some_and(|bucket| bucket.at > now)
                 || account.grants.iter().any(|grant| grant.at > now)

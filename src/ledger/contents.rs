@@ -8,8 +8,9 @@ use super::place;
 use super::record::{MARK, Record, unframe};
 use crate::text::shown;
 
-/// The version that is written.
-const VERSION: u32 = 1;
+/// The version that is written. In version 1 no record says that a line is called otherwise, or
+/// what was dated back: what has a later time than the next count is of that one's.
+const VERSION: u32 = 2;
 /// What the first line has before the version.
 const TITLE: &str = "shaper use ";
 
@@ -79,11 +80,14 @@ pub(super) struct Contents {
     /// It has not all with which it begins, which was on the disk before it had its name. The last
     /// of that are the readings.
     pub is_short: bool,
+    /// It is of an earlier version.
+    pub is_old: bool,
 }
 
 impl Contents {
     pub(super) fn of(bytes: &[u8], path: &Path) -> Result<Contents, LedgerError> {
-        let mut contents = Contents { book: Book::default(), end: 0, damaged: 0, is_short: false };
+        let book = Book::default();
+        let mut contents = Contents { book, end: 0, damaged: 0, is_short: false, is_old: false };
         let line = bytes.iter().take(64).position(|byte| *byte == b'\n');
         let line = line.and_then(|end| Some((std::str::from_utf8(bytes.get(..end)?).ok()?, end)));
         let version = line
@@ -92,7 +96,10 @@ impl Contents {
             Some((version, _)) if version > VERSION => {
                 return Err(LedgerError::Newer { path: path.to_path_buf(), version });
             }
-            Some((_, end)) => contents.end = end + 1,
+            Some((version, end)) => {
+                contents.end = end + 1;
+                contents.is_old = version < VERSION;
+            }
             None => {}
         }
         contents.take(bytes);
@@ -107,6 +114,12 @@ impl Contents {
                 Some((record, length)) => {
                     self.damaged += at - self.end;
                     is_begun |= matches!(record, Record::Readings(_));
+                    if let Record::Count { latest, .. } = record
+                        && self.is_old
+                        && latest < self.book.latest
+                    {
+                        self.book.date_back(latest, latest);
+                    }
                     self.book.take(record);
                     at += length;
                     self.end = at;

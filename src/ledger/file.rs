@@ -6,7 +6,7 @@
 //! and first reads what others have appended. Appending is not waited for (a busy disk would hold
 //! up logins); a file that replaces another is on the disk before its name is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::book::{Book, Class, Moment, Reading};
+use super::book::{Book, Moment, Reading};
 use super::contents::{Contents, LedgerError, title};
 use super::place::{before, make_folder, open, rest, write_whole};
 use super::record::{Record, frame, unframe};
-use crate::quota::{Grant, Slots, Traffic};
+use super::unwritten::Unwritten;
+use crate::quota::{Grant, Slots};
 use crate::text::shown;
 use crate::tree::Owner;
 
@@ -38,24 +39,12 @@ pub struct Ledger {
     pub(super) length: u64,
     /// Its length when it was written anew.
     base: u64,
-    /// How long it may take others to be done with it. Whoever waits for nobody does not write it
-    /// anew either, which waits for the disk ([`Ledger::is_long`]).
+    /// How long it may take others to be done with it. Whoever waits for nobody does not shorten it
+    /// either, which waits for the disk ([`Ledger::is_long`]).
     patience: Duration,
     book: Book,
     /// What was counted and is not in the file yet.
     unwritten: Unwritten,
-}
-
-/// What several counts have added.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Unwritten {
-    /// One after the other.
-    moves: Vec<Vec<(Owner, Owner)>>,
-    traffic: BTreeMap<(Owner, i64), Traffic>,
-    classes: BTreeSet<Class>,
-    renamed: BTreeMap<Owner, String>,
-    begins: bool,
-    dated: bool,
 }
 
 /// A ledger, and what was wrong with its file.
@@ -136,37 +125,7 @@ impl Ledger {
     ) {
         let others = self.book.named_otherwise(names);
         let added = self.book.count(readings, moment, slots, names);
-        let unwritten = std::mem::take(&mut self.unwritten.traffic);
-        for ((owner, at), traffic) in unwritten {
-            let heir = added.moves.iter().find(|(from, _)| *from == owner);
-            let key = match heir {
-                Some((_, to)) => (to.clone(), at),
-                // What another account of the same uid has used, or another person of the same
-                // line, is not written behind its new name.
-                None if others.contains(&owner) => continue,
-                None => (owner, at),
-            };
-            let sum = self.unwritten.traffic.entry(key).or_default();
-            *sum = sum.plus(traffic);
-        }
-        if !added.moves.is_empty() {
-            // A name that was not written goes with its account.
-            let renamed = &mut self.unwritten.renamed;
-            let names: Vec<_> = added.moves.iter().map(|(from, _)| renamed.remove(from)).collect();
-            for ((_, to), name) in added.moves.iter().zip(names) {
-                renamed.remove(to);
-                renamed.extend(name.map(|name| (to.clone(), name)));
-            }
-            self.unwritten.moves.push(added.moves);
-        }
-        for (key, traffic) in added.traffic {
-            let sum = self.unwritten.traffic.entry(key).or_default();
-            *sum = sum.plus(traffic);
-        }
-        self.unwritten.classes.extend(added.classes);
-        self.unwritten.renamed.extend(added.renamed);
-        self.unwritten.begins |= added.begins;
-        self.unwritten.dated |= added.dated;
+        self.unwritten.add(added, &others);
     }
 
     /// Nobody has a quota any more: what is counted from now on is nobody's use. Writes that down.
@@ -190,12 +149,11 @@ impl Ledger {
             if ledger.unwritten == Unwritten::default() {
                 return Ok(());
             }
-            if ledger.unwritten.dated {
+            if ledger.unwritten.is_anew {
                 return ledger.write_anew();
             }
-            let moves = ledger.unwritten.moves.iter().cloned().map(Record::Move);
-            let records = moves.chain([ledger.count_record()]);
-            ledger.append(&records.flat_map(|record| frame(&record)).collect::<Vec<_>>())?;
+            let records = ledger.unwritten.records(&ledger.book);
+            ledger.append(&records.iter().flat_map(frame).collect::<Vec<_>>())?;
             ledger.unwritten = Unwritten::default();
             if ledger.is_long()
                 && !ledger.patience.is_zero()
@@ -233,11 +191,9 @@ impl Ledger {
         })
     }
 
-    /// Takes in a grant or a reset. What was counted before a reset is not written behind it.
+    /// Takes in a grant or a reset.
     fn take(&mut self, change: Record) {
-        if let Record::Reset(owner) = &change {
-            self.unwritten.traffic.retain(|(of, _), _| of != owner);
-        }
+        self.unwritten.follow(&change);
         self.book.take(change);
     }
 
@@ -276,21 +232,6 @@ impl Ledger {
             ledger.write_anew()
         };
         self.locked(anew).map(drop)
-    }
-
-    /// What was counted, as a record.
-    fn count_record(&self) -> Record {
-        let Book { born, latest, epoch, last, .. } = &self.book;
-        let Unwritten { traffic, classes, renamed, .. } = &self.unwritten;
-        let traffic = traffic.iter().map(|((owner, at), it)| (owner.clone(), *at, *it));
-        Record::Count {
-            born: born.unwrap_or(*latest),
-            latest: *latest,
-            epoch: epoch.clone(),
-            renamed: renamed.iter().map(|(owner, name)| (owner.clone(), name.clone())).collect(),
-            traffic: traffic.collect(),
-            readings: classes.iter().map(|class| (*class, last.get(class).cloned())).collect(),
-        }
     }
 
     /// Does something with the lock, once what others have written is known.
@@ -386,7 +327,7 @@ impl Ledger {
     fn load(&mut self) -> Result<Option<String>, LedgerError> {
         let io = self.io("read");
         let bytes = rest(&mut self.file, 0).map_err(&io)?;
-        let Contents { book, end, damaged, is_short } = Contents::of(&bytes, &self.path)?;
+        let Contents { book, end, damaged, is_short, is_old } = Contents::of(&bytes, &self.path)?;
         self.unwritten = Unwritten::default();
         self.book = book;
         let written = self.io("write");
@@ -409,6 +350,10 @@ impl Ledger {
                 shown(&self.path.display().to_string()),
                 shown(&aside.display().to_string())
             )));
+        }
+        if is_old {
+            // What is appended from now on an older shaper would take for damage.
+            return self.write_anew().map(|()| None).map_err(written);
         }
         if end < bytes.len() {
             self.file.set_len(end as u64).map_err(&written)?;

@@ -35,6 +35,8 @@ pub(super) enum Record {
     Reset(Owner),
     /// What lines have used is other lines' from now on: from which to which, all at once.
     Move(Vec<(Owner, Owner)>),
+    /// What has a later time than now is of this time from now on.
+    DateBack { now: i64, at: i64 },
 }
 
 impl Book {
@@ -72,6 +74,9 @@ impl Book {
                 self.accounts_mut().entry(owner).or_default().reset();
             }
             Record::Move(moves) => self.move_use(&moves),
+            Record::DateBack { now, at } => {
+                self.date_back(now, at);
+            }
         }
     }
 
@@ -266,6 +271,11 @@ impl Writer {
                     writer.owner(to);
                 });
             }
+            Record::DateBack { now, at } => {
+                self.number(7);
+                self.signed(*now);
+                self.signed(*at);
+            }
         }
     }
 }
@@ -381,6 +391,7 @@ impl Reader<'_> {
             4 => Record::Grant(self.owner()?, self.grant()?),
             5 => Record::Reset(self.owner()?),
             6 => Record::Move(self.list(|it| Some((it.owner()?, it.owner()?)))?),
+            7 => Record::DateBack { now: self.signed()?, at: self.signed()? },
             _ => return None,
         })
     }

@@ -1,6 +1,8 @@
 //! A clock that is set while use is counted, forth and back: no period opens twice, and nothing is
 //! of two months.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::quota::{Counts, Quota};
 use crate::units::Bytes;
@@ -140,6 +142,87 @@ fn a_grant_of_a_day_in_which_nothing_was_counted_yet_is_of_that_day() {
     host.sends(6, "2026-12-15T00:02");
     assert_eq!(host.ledger.book().accounts[&eve()].grants, [grant]);
     assert_eq!(host.used("2026-12-15T00:02"), 6);
+}
+
+/// The disk is not waited for; but for a grant that is later than what is dated back.
+#[test]
+fn what_is_dated_back_is_appended_and_a_grant_that_comes_before_it_is_written_keeps_its_time() {
+    for grants in [false, true] {
+        let mut host = Host::new(true);
+        host.sends(0, "2026-11-28T09:00");
+        host.sends(7, "2027-03-20T10:00");
+        host.sends(1, "2026-11-28T11:00");
+        let path = path(host.folder.path(), "shaper");
+        let before = fs::metadata(&path).unwrap().ino();
+        let at = |now: &str| now.parse::<Timestamp>().unwrap().as_second();
+        // Counted while the clock is ahead, set back and on another day, and written once.
+        for (bytes, now) in [
+            (9, "2027-03-20T10:01:00Z"),
+            (10, "2026-11-28T11:30:00Z"),
+            (12, "2026-11-29T08:00:00Z"),
+            (15, "2026-11-29T08:00:30Z"),
+        ] {
+            let readings = [reading(EVE, eve(), bytes)];
+            host.ledger.count(&readings, &moment(at(now)), &slots(), &counted());
+        }
+        let grant = Grant { bytes: 9, at: at("2026-11-29T08:00:40Z"), until: None };
+        if grants {
+            open_in(&path).grant(eve(), grant).unwrap();
+        }
+        host.ledger.write().unwrap();
+        let book = read(&path).unwrap();
+        assert_eq!(&book, host.ledger.book());
+        assert_eq!(book.accounts[&eve()].grants.contains(&grant), grants);
+        let buckets = book.accounts[&eve()].buckets();
+        let days = ["2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z"].map(at);
+        assert_eq!(buckets.iter().map(|it| it.at).collect::<Vec<_>>(), days);
+        assert_eq!(used(&book, &eve()), 15);
+        assert_eq!(fs::metadata(&path).unwrap().ino() == before, !grants);
+    }
+}
+
+/// In which what has a later time than the next count was dated back as it was read.
+#[test]
+fn a_file_of_the_first_version_is_read_as_ever_and_written_as_one_of_this() {
+    use crate::ledger::record::{Record, frame};
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let grant = Grant { bytes: 9, at: NOW + 5, until: None };
+    let counted = |latest: i64, bytes: u64, all: u64| Record::Count {
+        born: NOW - 86_400,
+        latest,
+        epoch: "this boot".into(),
+        renamed: vec![],
+        traffic: vec![(eve(), latest, Traffic { sent: bytes, received: 0 })],
+        readings: vec![((2, EVE), Some((eve(), all)))],
+    };
+    let records = [
+        Record::Begin { born: None, latest: 0, epoch: String::new() },
+        Record::Readings(vec![]),
+        counted(NOW, 30, 30),
+        Record::Grant(eve(), grant),
+        counted(NOW - 86_400, 5, 35),
+    ];
+    let frames: Vec<u8> = records.iter().flat_map(frame).collect();
+    let file = |version: &str| [version.as_bytes(), &frames].concat();
+    fs::write(&path, file("shaper use 2\n")).unwrap();
+    assert_eq!(read(&path).unwrap().accounts[&eve()].buckets().len(), 2);
+    for torn in [&b""[..], b"\xffuse\x03"] {
+        fs::write(&path, [&file("shaper use 1\n"), torn].concat()).unwrap();
+        let before = read(&path).unwrap();
+        let traffic = Traffic { sent: 35, received: 0 };
+        let account = &before.accounts[&eve()];
+        assert_eq!(account.buckets(), [Bucket { at: NOW - 86_400, traffic }]);
+        assert_eq!(account.grants, [Grant { at: NOW - 86_400, ..grant }]);
+        let Opened { mut ledger, found } = Ledger::open(&path).unwrap();
+        assert_eq!((found, ledger.book()), (None, &before));
+        assert!(fs::read(&path).unwrap().starts_with(TITLE), "an older shaper refuses it");
+        assert_eq!(read(&path).unwrap(), before);
+        count(&mut ledger, &[reading(EVE, eve(), 42)]);
+        ledger.write().unwrap();
+        assert_eq!(used(&read(&path).unwrap(), &eve()), 42);
+    }
+    assert_eq!(kept_aside(folder.path()), 0);
 }
 
 proptest! {
